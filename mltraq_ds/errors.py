@@ -1,0 +1,201 @@
+"""Every error and warning of the library, grouped by what a handler would do.
+
+::
+
+    MltraqDSError
+    ├── UsageError (ValueError)               change the call
+    │   ├── InvalidNameError                  a place that could leave its place
+    │   ├── UnknownOptionError (LookupError)  no such option; the nearest one is named
+    │   ├── UnsupportedTypeError (TypeError)  no codec takes this value
+    │   ├── TooDeepError                      nested too deeply, or in a circle
+    │   └── MissingExtraError (ImportError)   install an extra
+    ├── NotFoundError (LookupError)           nothing of that name
+    │   ├── ExperimentNotFoundError
+    │   └── UnknownStoreError                 the index does not know this store: rebuild_index()
+    ├── ConflictError                         look at the other one, then decide
+    │   ├── ExperimentExistsError
+    │   ├── ConcurrentPersistError            somebody else committed first: reload()
+    │   ├── StaleReferenceError               loaded before somebody else committed: reload()
+    │   ├── AmbiguousNameError                several experiments of one name: use the id
+    │   └── ValueChangedError                 changed by another thread while it was written
+    ├── DamageError                           restore from a copy; ``mltraq-ds check`` lists all
+    │   ├── DanglingReferenceError (OSError)  reference without blob
+    │   ├── CorruptBlobError (OSError)        bytes differ from what was written
+    │   └── CorruptRecordError (OSError)      a record, generation or descriptor that does not verify
+    ├── FormatError                           written by a newer version: upgrade
+    ├── PickleRefusedError                    the reader has not opted in to pickle
+    ├── StorageError (OSError)                the storage or database does not answer or refuses
+    │   ├── KeyExistsError (FileExistsError)
+    │   ├── KeyMissingError (FileNotFoundError)
+    │   └── DatabaseUnavailableError
+    └── RunError                              a step of a run raised
+
+    MltraqDSWarning (UserWarning)
+    ├── IndexBehindWarning                    persisted, but SQL has not caught up yet
+    └── SecretInOptionsWarning
+
+``OSError``, ``ValueError``, ``TypeError`` and ``LookupError`` are bases where people already catch them.  ``KeyError``
+is not: it prints its text quoted.  Every class takes one message, so that all of them pickle.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AmbiguousNameError",
+    "ConcurrentPersistError",
+    "ConflictError",
+    "CorruptBlobError",
+    "CorruptRecordError",
+    "DamageError",
+    "DanglingReferenceError",
+    "DatabaseUnavailableError",
+    "ExperimentExistsError",
+    "ExperimentNotFoundError",
+    "FormatError",
+    "IndexBehindWarning",
+    "InvalidNameError",
+    "KeyExistsError",
+    "KeyMissingError",
+    "MissingExtraError",
+    "MltraqDSError",
+    "MltraqDSWarning",
+    "NotFoundError",
+    "PickleRefusedError",
+    "RunError",
+    "SecretInOptionsWarning",
+    "StaleReferenceError",
+    "StorageError",
+    "TooDeepError",
+    "UnknownOptionError",
+    "UnknownStoreError",
+    "UnsupportedTypeError",
+    "UsageError",
+    "ValueChangedError",
+]
+
+
+class MltraqDSError(Exception):
+    """Base of every error raised on purpose by this library."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class UsageError(MltraqDSError, ValueError):
+    """The call cannot work as written; nothing was changed."""
+
+
+class InvalidNameError(UsageError):
+    """A prefix, URL, key or path that could leave its place; nothing was changed."""
+
+
+class UnknownOptionError(UsageError, LookupError):
+    """No option has this name; nothing was changed."""
+
+
+class UnsupportedTypeError(UsageError, TypeError):
+    """No codec takes a value of this type; nothing was changed."""
+
+
+class TooDeepError(UsageError):
+    """A value is nested deeper than the stated limit, or contains itself; nothing was changed."""
+
+
+class MissingExtraError(UsageError, ImportError):
+    """A library is needed that is not installed; the text has the pip command."""
+
+
+class NotFoundError(MltraqDSError, LookupError):
+    """Nothing has this name or id."""
+
+
+class ExperimentNotFoundError(NotFoundError):
+    """No experiment has this name or id."""
+
+
+class UnknownStoreError(NotFoundError):
+    """The index has never seen this store, which is not empty; `rebuild_index` reads it in."""
+
+
+class ConflictError(MltraqDSError):
+    """Somebody else's work is in the way; theirs stands, nothing of it was changed."""
+
+
+class ExperimentExistsError(ConflictError):
+    """The name or the experiment exists already; nothing was changed."""
+
+
+class ConcurrentPersistError(ConflictError):
+    """Another writer committed first; its version stands, ours was removed again."""
+
+
+class StaleReferenceError(ConflictError):
+    """A lazy value belongs to a version that another writer has replaced; `reload` gives the new one."""
+
+
+class AmbiguousNameError(ConflictError):
+    """Several experiments have this name; load by id."""
+
+
+class ValueChangedError(ConflictError):
+    """A value changed while its bytes were written; nothing was committed."""
+
+
+class DamageError(MltraqDSError):
+    """Stored bytes are gone or wrong; nothing was changed."""
+
+
+class DanglingReferenceError(DamageError, OSError):
+    """The blob that a reference names is gone."""
+
+
+class CorruptBlobError(DamageError, OSError):
+    """The bytes of a blob are not those that were written."""
+
+
+class CorruptRecordError(DamageError, OSError):
+    """A record, generation or descriptor cannot be read or does not verify."""
+
+
+class FormatError(MltraqDSError):
+    """Written in a format version that this version of the library does not know."""
+
+
+class PickleRefusedError(MltraqDSError):
+    """A pickled value was met and the reader has not opted in."""
+
+
+class StorageError(MltraqDSError, OSError):
+    """A storage or database refuses or does not answer."""
+
+
+class KeyExistsError(StorageError, FileExistsError):
+    """A key that had to be new exists; it was left as it is."""
+
+
+class KeyMissingError(StorageError, FileNotFoundError):
+    """No such key in this storage."""
+
+
+class DatabaseUnavailableError(StorageError):
+    """The database cannot be reached or cannot be used; nothing was changed."""
+
+
+class RunError(MltraqDSError):
+    """A step of a run raised; the run keeps type, message and traceback text."""
+
+
+class MltraqDSWarning(UserWarning):
+    """Base of every warning given by this library."""
+
+
+class IndexBehindWarning(MltraqDSWarning):
+    """The files are complete, the index is not; the next session catches up."""
+
+
+class SecretInOptionsWarning(MltraqDSWarning):
+    """A secret was given in an option; it works and is never stored."""

@@ -1,0 +1,182 @@
+"""The verbs of a storage: bytes at a URL.  A storage interprets nothing."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+__all__ = ["Buffer", "Source", "Stat", "Storage"]
+
+#: Anything that `memoryview` takes and that is contiguous.
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """What a storage knows of one key.
+
+    Parameters
+    ----------
+    key : str
+        Store-relative name.
+    size : int
+        Size (bytes).
+    modified : float
+        Newer of modification and change time, on the clock of the storage (s since 1970): `rsync -a` keeps mtimes.
+    """
+
+    key: str
+    size: int
+    modified: float
+
+
+class Source(ABC):
+    """Random access to the bytes of one key."""
+
+    key: str
+    size: int
+
+    @abstractmethod
+    def read(self, offset: int, size: int) -> memoryview:
+        """Return `size` bytes from `offset`; a mapped source copies nothing, and the view keeps the mapping alive.
+
+        Raises
+        ------
+        CorruptBlobError
+            If the key has fewer bytes than that, also when it was cut since it was opened.
+        StorageError
+            If the storage does not answer.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release the handle.  Views handed out stay valid."""
+
+
+class Storage(ABC):
+    """Bytes at a URL.  Implementations pickle, hold a URL and open on first use; all methods are safe in threads.
+
+    Keys are validated by every verb (`mltraq_ds.ids.validate_key`).  The optional verbs have a default that works with
+    the abstract ones, so that an old implementation does not break when a verb is added.
+    """
+
+    #: The URL as given, without secrets.
+    url: str
+
+    @abstractmethod
+    def put(
+        self,
+        key: str,
+        buffers: Iterable[Buffer],
+        *,
+        size: int,
+        replace: bool = False,
+        parents: bool = False,
+        flush: bool = True,
+    ) -> None:
+        """Write one key whole: afterwards it holds all bytes, or what it held before.
+
+        Parameters
+        ----------
+        key : str
+            Store-relative name.
+        buffers : iterable of buffers
+            The bytes, in order.  Iterated again from the start when an attempt is repeated, so it must not be a
+            one-shot iterator.  They are not joined.
+        size : int
+            Sum of the sizes (bytes), known beforehand to preallocate.
+        replace : bool
+            Allow the key to exist; it is replaced in one step.
+        parents : bool
+            Make missing folders.  Otherwise a missing folder is an error: a late writer must not revive a deleted
+            experiment.  Object stores have no folders and ignore this.
+        flush : bool
+            Make the *name* durable too.  With False, `flush` must be called before the key is relied on: one folder
+            fsync serves many keys.
+
+        Raises
+        ------
+        KeyExistsError
+            If the key exists and `replace` is False.  It is left as it is.
+        KeyMissingError
+            If its folder does not exist and `parents` is False.
+        StorageError
+            If the storage refuses or does not answer; no part of the key is visible.  An ``OSError`` raised by the
+            system (disk full) passes with its ``errno``.  Errors raised by `buffers` pass unchanged.
+        """
+
+    @abstractmethod
+    def open(self, key: str, *, size: int | None = None) -> Source:
+        """Open one key for random access.
+
+        Parameters
+        ----------
+        key : str
+            Store-relative name.
+        size : int, optional
+            Its size if known (bytes): saves a request, and a different size is `CorruptBlobError`.
+
+        Raises
+        ------
+        KeyMissingError
+            If there is no such key.
+        """
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Remove one key; one that is gone already is no error, since a sweep that was killed is run again."""
+
+    @abstractmethod
+    def exists(self, key: str) -> bool:
+        """Tell whether the key exists; an error is raised, never taken for "no"."""
+
+    @abstractmethod
+    def list(self, prefix: str = "") -> Iterator[Stat]:
+        """Yield all keys below folder `prefix` (all keys if empty), in any order; unfinished writes are not listed."""
+
+    @abstractmethod
+    def stat(self, key: str) -> Stat:
+        """Return size and time of one key, or raise `KeyMissingError`."""
+
+    @property
+    @abstractmethod
+    def creates_if_absent(self) -> bool:
+        """Whether `put(replace=False)` is decided by the storage itself, so that of two writers exactly one wins."""
+
+    def read(self, key: str) -> bytes:
+        """Return all bytes of a small key."""
+        source = self.open(key)
+        try:
+            return bytes(source.read(0, source.size))
+        finally:
+            source.close()
+
+    def flush(self, keys: Iterable[str]) -> None:
+        """Make the names of `keys`, written with ``flush=False``, durable."""
+
+    def delete_many(self, keys: Iterable[str]) -> None:
+        """Remove many keys; stops at the first that cannot be removed."""
+        for key in keys:
+            self.delete(key)
+
+    def folders(self, prefix: str = "") -> list[str]:
+        """Return the names of the folders directly below `prefix`, sorted."""
+        skip = len(prefix) + 1 if prefix else 0
+        return sorted({stat.key[skip:].partition("/")[0] for stat in self.list(prefix) if "/" in stat.key[skip:]})
+
+    def make_folder(self, key: str) -> None:
+        """Make a folder that must be new (`KeyExistsError`); nothing to do where there are no folders."""
+
+    def move_folder(self, key: str, to: str) -> bool:
+        """Rename a folder in one step; False where that is not possible, and then nothing was done."""
+        return False
+
+    def delete_folder(self, key: str) -> None:
+        """Remove all keys below a folder, and the folder; one that is gone already is no error."""
+        self.delete_many([stat.key for stat in self.list(key)])
+
+    def now(self) -> float:
+        """Return the time on the clock that `Stat.modified` is taken from (s since 1970)."""
+        raise NotImplementedError(f"{type(self).__name__} has no clock")
