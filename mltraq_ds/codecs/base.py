@@ -31,12 +31,17 @@ class Member:
         Returns the buffers, from the start at every call; views of the value where possible, no copies.
     name : str
         Name inside the blob with suffix, set when the value's key is known.
+    streamed : bool
+        Whether `buffers` makes fresh bytes each time (chunks of a file, copies of a non-contiguous array): they are
+        then read once for the CRC-32 and once to be written, and never held together in memory.  Without it they must
+        be views of the value, which are kept and looked at again after the write.
     """
 
     suffix: str
     size: int
     buffers: Callable[[], Iterable[Buffer]]
     name: str = ""
+    streamed: bool = False
 
 
 class MemberSource(Protocol):
