@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
+import builtins
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-__all__ = ["Buffer", "Source", "Stat", "Storage"]
+from mltraq_ds.errors import InvalidNameError
+from mltraq_ds.ids import validate_key
+
+__all__ = ["TEMPORARY", "Buffer", "Source", "Stat", "Storage", "check_new_key", "is_temporary"]
 
 #: Anything that `memoryview` takes and that is contiguous.
 Buffer: TypeAlias = bytes | bytearray | memoryview
+
+#: How the last segment of an unfinished write begins.  Such names are never listed and cannot be put.
+TEMPORARY = ".tmp-"
+
+
+def is_temporary(key: str) -> bool:
+    """Tell whether a key names an unfinished write.
+
+    Examples
+    --------
+    >>> is_temporary("a/.tmp-0f"), is_temporary("a/x.tmp-0f")
+    (True, False)
+    """
+    return key.rpartition("/")[2].startswith(TEMPORARY)
+
+
+def check_new_key(key: str) -> str:
+    """Return `key` if it may be put; raise `InvalidNameError` if it is no key or would never be listed."""
+    if is_temporary(validate_key(key)):
+        raise InvalidNameError(
+            f"The key {key!r} is refused because names that start with {TEMPORARY!r} are unfinished writes. Use "
+            "another name."
+        )
+    return key
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +69,9 @@ class Source(ABC):
     @abstractmethod
     def read(self, offset: int, size: int) -> memoryview:
         """Return `size` bytes from `offset`; a mapped source copies nothing, and the view keeps the mapping alive.
+
+        The view is writable and private: what is written into it reaches neither the key nor another view, also not
+        one of the same range.
 
         Raises
         ------
@@ -84,7 +115,8 @@ class Storage(ABC):
             Store-relative name.
         buffers : iterable of buffers
             The bytes, in order.  Iterated again from the start when an attempt is repeated, so it must not be a
-            one-shot iterator.  They are not joined.
+            one-shot iterator.  They are not joined, and several are written at a time: one that was yielded must
+            not be filled again before `put` returns.
         size : int
             Sum of the sizes (bytes), known beforehand to preallocate.
         replace : bool
@@ -102,9 +134,12 @@ class Storage(ABC):
             If the key exists and `replace` is False.  It is left as it is.
         KeyMissingError
             If its folder does not exist and `parents` is False.
+        ValueChangedError
+            If `buffers` do not sum up to `size`; nothing of the key is visible.
         StorageError
-            If the storage refuses or does not answer; no part of the key is visible.  An ``OSError`` raised by the
-            system (disk full) passes with its ``errno``.  Errors raised by `buffers` pass unchanged.
+            If the storage refuses or does not answer; no part of the key is visible.  What the system says (disk
+            full) is in ``errno``.  Errors raised by `buffers` pass unchanged.  If the answer is lost after the key
+            was made (its folder cannot be flushed, a connection breaks), the whole key is visible: read back.
         """
 
     @abstractmethod
@@ -145,6 +180,11 @@ class Storage(ABC):
     def creates_if_absent(self) -> bool:
         """Whether `put(replace=False)` is decided by the storage itself, so that of two writers exactly one wins."""
 
+    @property
+    def is_shareable(self) -> bool:
+        """Whether another process reaches the same bytes through a pickled copy of this storage."""
+        return False
+
     def read(self, key: str) -> bytes:
         """Return all bytes of a small key."""
         source = self.open(key)
@@ -153,7 +193,7 @@ class Storage(ABC):
         finally:
             source.close()
 
-    def flush(self, keys: Iterable[str]) -> None:
+    def flush(self, keys: Iterable[str]) -> None:  # noqa: B027 - nothing to do where a put is durable at once
         """Make the names of `keys`, written with ``flush=False``, durable."""
 
     def delete_many(self, keys: Iterable[str]) -> None:
@@ -161,12 +201,19 @@ class Storage(ABC):
         for key in keys:
             self.delete(key)
 
-    def folders(self, prefix: str = "") -> list[str]:
+    def list_unfinished(self, prefix: str = "") -> Iterator[Stat]:
+        """Yield what writes that were killed have left below folder `prefix`; `delete` removes them by key.
+
+        A write that is still going on looks the same: judge by age.
+        """
+        return iter(())
+
+    def folders(self, prefix: str = "") -> builtins.list[str]:
         """Return the names of the folders directly below `prefix`, sorted."""
         skip = len(prefix) + 1 if prefix else 0
         return sorted({stat.key[skip:].partition("/")[0] for stat in self.list(prefix) if "/" in stat.key[skip:]})
 
-    def make_folder(self, key: str) -> None:
+    def make_folder(self, key: str) -> None:  # noqa: B027 - nothing to do where there are no folders
         """Make a folder that must be new (`KeyExistsError`); nothing to do where there are no folders."""
 
     def move_folder(self, key: str, to: str) -> bool:

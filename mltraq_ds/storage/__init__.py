@@ -1,0 +1,62 @@
+"""Bytes at a URL: a folder, or whatever fsspec reaches.
+
+`open_storage` is the one door.  A storage interprets nothing; see `mltraq_ds.storage.base` for the verbs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from mltraq_ds.errors import UsageError
+from mltraq_ds.storage.base import Buffer, Source, Stat, Storage
+from mltraq_ds.storage.local import Durability, LocalStorage
+from mltraq_ds.storage.places import scheme_of
+
+__all__ = ["Buffer", "Durability", "LocalStorage", "Source", "Stat", "Storage", "open_storage"]
+
+
+def open_storage(
+    url: str | os.PathLike[str],
+    *,
+    storage_options: Mapping[str, object] | None = None,
+    durability: Durability = "full",
+    mmap: bool = True,
+) -> Storage:
+    """Return the storage at a URL.  Nothing is made or written until it is used.
+
+    Parameters
+    ----------
+    url : str or path
+        A path (relative ones are made absolute now, ``~`` is expanded), ``file:///path``, or the URL of any installed
+        fsspec implementation: ``s3://bucket/prefix``, ``memory://name``.
+    storage_options : mapping, optional
+        As fsspec and pandas take them.  Secrets work and are never shown, stored or pickled.
+    durability : {"full", "relaxed"}
+        For folders: whether files and names are flushed to the disk.
+    mmap : bool
+        For folders: whether large reads may be mapped.
+
+    Raises
+    ------
+    MissingExtraError
+        If the package for the scheme is not installed; the text has the pip command.
+    UsageError
+        If the URL cannot be understood.
+
+    Examples
+    --------
+    >>> open_storage("memory://docs").url
+    'memory://docs'
+    """
+    place = os.fspath(url)
+    if scheme_of(place) not in ("", "file"):
+        from mltraq_ds.storage.remote import RemoteStorage
+
+        return RemoteStorage(place, storage_options=storage_options)
+    if storage_options:
+        raise UsageError(
+            f"The storage options {sorted(storage_options)} are refused because {place!r} is a folder, which takes "
+            "none. Leave them out, or give the URL that they are for."
+        )
+    return LocalStorage(place, durability=durability, mmap=mmap)

@@ -1,0 +1,283 @@
+"""A folder on this machine: atomic, durable, memory-mapped."""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import os
+import stat
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import Literal, TypeAlias
+
+from mltraq_ds.errors import CorruptBlobError, UsageError
+from mltraq_ds.ids import validate_key
+from mltraq_ds.storage import writing
+from mltraq_ds.storage.base import TEMPORARY, Buffer, Source, Stat, Storage, check_new_key, is_temporary
+from mltraq_ds.storage.failures import Failing
+from mltraq_ds.storage.folders import Root, check_is_file, remove_tree, scan, stat_of
+from mltraq_ds.storage.mounts import MAPPABLE, PREALLOCATABLE, filesystem_type
+from mltraq_ds.storage.places import path_from, url_from_path
+from mltraq_ds.storage.sources import FileSource
+
+__all__ = ["Durability", "LocalStorage"]
+
+Durability: TypeAlias = Literal["full", "relaxed"]
+
+_PREALLOCATE_FROM = 2**20
+_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_IS_LINK = {errno.ELOOP, errno.EMLINK}
+# Blobs are read-only from birth, through the umask.  Windows could not remove them.
+_READ_ONLY = 0o444 if os.name == "posix" else 0o666
+
+
+class LocalStorage(Storage):
+    """A folder.  Nothing is opened, made or checked before the first verb; any number of threads and forks.
+
+    A key is written to a temporary file beside it (a name that starts with ``.tmp-``, never listed), preallocated,
+    flushed, and then given its name by a hard link, which never replaces; `replace` renames instead.  A killed write
+    leaves the temporary file, for sweep: `list_unfinished`.
+
+    Parameters
+    ----------
+    url : str or path
+        Path, made absolute now, or ``file:///`` URL.
+    durability : {"full", "relaxed"}
+        With "relaxed" nothing is flushed: a power cut may lose or tear what was written last; a kill does not.
+    mmap : bool
+        Map large reads where the file system is local.  Elsewhere, and with False, they are copied into memory.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> storage = LocalStorage(tempfile.mkdtemp())
+    >>> storage.put("a/x", [b"12", b"3"], size=3, parents=True)
+    >>> storage.read("a/x"), [stat.key for stat in storage.list()]
+    (b'123', ['a/x'])
+    """
+
+    def __init__(self, url: str | os.PathLike[str], *, durability: Durability = "full", mmap: bool = True) -> None:
+        if durability not in ("full", "relaxed"):
+            raise UsageError(f"The durability {durability!r} is refused. Choose 'full' or 'relaxed'.")
+        path = path_from(os.fspath(url))
+        self.url = url_from_path(path)
+        self._root = Root(path, self.url, is_durable=durability == "full")
+        self._durability: Durability = durability
+        self._mmap = mmap
+        self._types: dict[int, str | None] = {}
+
+    def __repr__(self) -> str:
+        return f"LocalStorage({self.url!r}, durability={self._durability!r}, mmap={self._mmap})"
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"url": self.url, "durability": self._durability, "mmap": self._mmap}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    @property
+    def creates_if_absent(self) -> bool:
+        # docstring inherited
+        return True
+
+    @property
+    def is_shareable(self) -> bool:
+        # docstring inherited
+        return True
+
+    def put(
+        self,
+        key: str,
+        buffers: Iterable[Buffer],
+        *,
+        size: int,
+        replace: bool = False,
+        parents: bool = False,
+        flush: bool = True,
+    ) -> None:
+        # docstring inherited
+        path = self._root.join(check_new_key(key))
+        failing = Failing("put", key, self.url)
+        folder = os.path.dirname(path)
+        temporary = os.path.join(folder, f"{TEMPORARY}{uuid.uuid4().hex}")
+        fd = -1
+        try:
+            with failing:
+                if not replace and os.path.lexists(path):
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+                fd = self._create(temporary, 0o666 if replace else _READ_ONLY, parents=parents)
+                if size >= _PREALLOCATE_FROM and self._type_of(os.fstat(fd).st_dev) in PREALLOCATABLE:
+                    writing.preallocate(fd, size)
+            writing.write_buffers(fd, writing.counted(buffers, size, key), failing)
+            with failing:
+                if self._durability == "full":
+                    writing.sync_file(fd)
+                fd = _close(fd)
+                if replace:
+                    os.replace(temporary, path)
+                else:
+                    writing.publish(temporary, path)
+        except BaseException:
+            # Also KeyboardInterrupt: nothing of a write that failed may stay.
+            _close(fd)
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+        if flush:
+            with failing:
+                self._root.flush(folder)
+
+    def open(self, key: str, *, size: int | None = None) -> Source:
+        # docstring inherited
+        path = self._root.join(validate_key(key))
+        failing = Failing("open", key, self.url)
+        with failing:
+            fd = self._open_file(path)
+            try:
+                status = os.fstat(fd)
+                check_is_file(status)
+                if size is not None and status.st_size != size:
+                    raise CorruptBlobError(
+                        f"open {key!r} in {self.url} failed because it has {status.st_size} bytes and {size} were "
+                        "written. It was cut or changed: restore it from a copy."
+                    )
+            except BaseException:
+                os.close(fd)
+                raise
+        is_mappable = self._mmap and self._type_of(status.st_dev) in MAPPABLE
+        return FileSource(fd, status.st_size, Failing("read", key, self.url), is_mappable=is_mappable)
+
+    def delete(self, key: str) -> None:
+        """Remove one key; one that is gone already is no error.
+
+        Nothing is flushed: a key that comes back after a power cut is an orphan, and the next sweep removes it.
+        """
+        path = self._root.join(validate_key(key))
+        with Failing("delete", key, self.url), suppress(FileNotFoundError, NotADirectoryError):
+            os.unlink(path)
+
+    def exists(self, key: str) -> bool:
+        # docstring inherited
+        try:
+            self.stat(key)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def stat(self, key: str) -> Stat:
+        # docstring inherited
+        path = self._root.join(validate_key(key))
+        with Failing("stat", key, self.url):
+            status = os.lstat(path)
+            if stat.S_ISLNK(status.st_mode):
+                self._root.refuse_escape(path)
+                status = os.stat(path)
+            check_is_file(status)
+        return stat_of(key, status)
+
+    def list(self, prefix: str = "") -> Iterator[Stat]:
+        """Yield all keys below folder `prefix`, in any order; folders that are links are not entered.
+
+        Foreign files are listed by their name, also one that is no valid key.
+        """
+        return (found for found in self._root.walk(prefix) if not is_temporary(found.key))
+
+    def list_unfinished(self, prefix: str = "") -> Iterator[Stat]:
+        # docstring inherited
+        return (found for found in self._root.walk(prefix) if is_temporary(found.key))
+
+    def flush(self, keys: Iterable[str]) -> None:
+        # docstring inherited
+        for folder, key in {os.path.dirname(self._root.join(validate_key(key))): key for key in keys}.items():
+            with Failing("flush", key, self.url):
+                self._root.flush(folder)
+
+    def folders(self, prefix: str = "") -> builtins.list[str]:
+        # docstring inherited
+        path = self._root.folder(prefix)
+        with Failing("list", prefix, self.url):
+            return sorted(entry.name for entry in scan(path) if entry.is_dir(follow_symlinks=False))
+
+    def make_folder(self, key: str) -> None:
+        """Make a folder that must be new (`KeyExistsError`), in a folder that exists (`KeyMissingError`)."""
+        path = self._root.join(validate_key(key))
+        with Failing("make_folder", key, self.url):
+            os.mkdir(path)
+            self._root.flush(path)
+
+    def move_folder(self, key: str, to: str) -> bool:
+        """Rename a folder in one step, making the folders above `to`; False where that is not possible.
+
+        Raises
+        ------
+        KeyMissingError, KeyExistsError
+            If there is no folder `key`, or something named `to`.  Nothing was done.
+        """
+        source, target = self._root.join(validate_key(key)), self._root.join(validate_key(to))
+        above = os.path.dirname(target)
+        with Failing("move_folder", to, self.url):
+            if os.path.lexists(target):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        with Failing("move_folder", key, self.url):
+            os.stat(source)  # before a folder is made for it
+            self._root.make(above)
+            try:
+                os.rename(source, target)
+            except OSError as error:
+                if error.errno == errno.EXDEV:
+                    return False
+                raise
+            self._root.forget(source)
+            self._root.flush(above)
+            self._root.flush(os.path.dirname(source))
+        return True
+
+    def delete_folder(self, key: str) -> None:
+        """Remove a folder with all it holds; one that is gone already is no error.
+
+        Others may remove or add files meanwhile.  Killed in between, the rest is there and can be removed again.
+        """
+        path = self._root.join(validate_key(key))
+        self._root.forget(path)
+        with Failing("delete_folder", key, self.url):
+            remove_tree(path)
+
+    def now(self) -> float:
+        """Return the time of this machine (s since 1970), which stamps its files.
+
+        A folder on a network mount is stamped by its server; both clocks should be kept by NTP.
+        """
+        return time.time()
+
+    def _open_file(self, path: str) -> int:
+        try:
+            return os.open(path, _READ | _NO_FOLLOW)
+        except OSError as error:
+            if error.errno not in _IS_LINK:
+                raise
+        self._root.refuse_escape(path)
+        return os.open(path, _READ)
+
+    def _create(self, path: str, mode: int, *, parents: bool) -> int:
+        try:
+            return os.open(path, _NEW | _NO_FOLLOW, mode)
+        except FileNotFoundError:
+            if not parents:
+                raise
+        self._root.make(os.path.dirname(path))
+        return os.open(path, _NEW | _NO_FOLLOW, mode)
+
+    def _type_of(self, device: int) -> str | None:
+        if device not in self._types:
+            self._types[device] = filesystem_type(device, os.path.realpath(self._root.path))
+        return self._types[device]
+
+
+def _close(fd: int) -> int:
+    if fd >= 0:
+        os.close(fd)
+    return -1
