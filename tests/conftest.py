@@ -1,0 +1,21 @@
+"""What all tests share: options and ids start afresh, and Hypothesis is quick here and thorough in the soak."""
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from mltraq_ds import ids, options
+
+settings.register_profile("quick", max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("soak", max_examples=3000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile(os.environ.get("MLTRAQ_DS_TEST_PROFILE", "quick"))
+
+
+@pytest.fixture(autouse=True)
+def _fresh_globals():
+    """Reset the only process-wide state there is: options that were set, and the sequence of ids."""
+    options.reset()
+    ids.next_uuid(seed=ids.FIRST_SEQUENTIAL_UUID.int - 2)
+    yield
+    options.reset()
