@@ -1,0 +1,7 @@
+"""Members to one ZIP archive and back.  See docs/reference/blob-format.md."""
+
+from mltraq_ds.blob.member import StoredMember
+from mltraq_ds.blob.reader import Blob, StoredEntry, open_blob
+from mltraq_ds.blob.writer import Packed, pack, pack_many
+
+__all__ = ["Blob", "Packed", "StoredEntry", "StoredMember", "open_blob", "pack", "pack_many"]

@@ -1,0 +1,189 @@
+"""One member of a blob on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable, Iterator
+from tempfile import SpooledTemporaryFile
+from typing import BinaryIO, Literal, TypeAlias, cast
+
+from mltraq_ds.blob.hashing import crc_of
+from mltraq_ds.blob.index import Row, corrupt
+from mltraq_ds.errors import CorruptBlobError
+from mltraq_ds.storage.base import Source
+
+__all__ = ["StoredMember", "Verify"]
+
+Verify: TypeAlias = Literal["crc", "none", "digest"]
+
+_CHUNK = 4 * 1024 * 1024
+
+
+class StoredMember:
+    """One member of a blob on disk; safe in threads.
+
+    Attributes
+    ----------
+    name : str
+        Name inside the blob.
+    size, stored_size : int
+        Size after decompression and in the blob (bytes).
+    crc32 : int
+        CRC-32 of the stored bytes.
+    sha256 : bytes
+        SHA-256 of the stored bytes, 32 bytes.
+    compression : str or None
+        ``zstd`` where it is stored as a zstd frame.
+    """
+
+    __slots__ = ("_is_verified", "_offset", "_source", "_verify", *Row._fields[:1], *Row._fields[2:])
+
+    def __init__(self, source: Source, row: Row, verify: Verify) -> None:
+        self.name, self._offset, self.stored_size, self.crc32, self.sha256, self.compression, self.size = row
+        self._source = source
+        self._verify = verify
+        self._is_verified = verify == "none"
+
+    def __repr__(self) -> str:
+        return f"<member {self.name!r} of {self._source.key!r}, {self.size} bytes>"
+
+    def read(self) -> memoryview:
+        """Return all bytes, verified; they are private to the caller, who may write into them.
+
+        Raises
+        ------
+        CorruptBlobError
+            If they are not those that were written.
+        """
+        view = self._source.read(self._offset, self.stored_size)
+        self._require(self._checksum([view]))  # at each reading: the source may read anew
+        if self.compression is None:
+            return view
+        content = bytearray()
+        for piece in self._decompressed([view]):
+            content += piece
+        return memoryview(content)
+
+    def read_range(self, offset: int, size: int) -> memoryview:
+        """Return some bytes.  Not verified, since that would read all of them, unless the member is compressed.
+
+        Raises
+        ------
+        CorruptBlobError
+            If they reach beyond the member, or as of `read` if it is compressed.
+        """
+        if offset < 0 or size < 0 or offset + size > self.size:
+            raise self._corrupt(f"bytes {offset} to {offset + size} were asked for, and it has {self.size}")
+        if self.compression is None:
+            return self._source.read(self._offset + offset, size)
+        return self.read()[offset : offset + size]
+
+    def open(self) -> BinaryIO:
+        """Return a seekable stream over the bytes; verified before, in bounded memory; errors as of `read`."""
+        if not self._is_verified:
+            self.verify(self._verify)
+        if self.compression is None:
+            return io.BufferedReader(_Stream(self), 256 * 1024)
+        spool = SpooledTemporaryFile(max_size=_CHUNK)  # noqa: SIM115 — the caller closes it
+        try:
+            for piece in self._decompressed(self._raw()):
+                spool.write(piece)
+            spool.seek(0)
+        except BaseException:
+            spool.close()
+            raise
+        return cast(BinaryIO, spool)
+
+    def buffers(self) -> Iterator[memoryview]:
+        """Yield the stored bytes, still compressed, to be copied into another blob.
+
+        Raises
+        ------
+        CorruptBlobError
+            After the last one, if the CRC-32 of all differs.
+        """
+        crc32 = 0
+        for view in self._raw():
+            crc32 = crc_of([view], crc32)
+            yield view
+        self._require(crc32)
+
+    def verify(self, by: Verify = "digest") -> None:
+        """Compare the stored bytes with the index, in bounded memory.
+
+        Raises
+        ------
+        CorruptBlobError
+            If CRC-32 (``"crc"``) or SHA-256 (``"digest"``) differ.
+        """
+        self._require(_checksum(self._raw(), by), by)
+        self._is_verified = True
+
+    def decompressed(self) -> Iterator[bytes | memoryview]:
+        """Yield the content in pieces, not verified; errors as of `read`."""
+        return self._raw() if self.compression is None else self._decompressed(self._raw())
+
+    def _checksum(self, views: Iterable[memoryview]) -> int | bytes | None:
+        return _checksum(views, self._verify)
+
+    def _raw(self) -> Iterator[memoryview]:
+        for start in range(0, self.stored_size, _CHUNK):
+            yield self._source.read(self._offset + start, min(_CHUNK, self.stored_size - start))
+
+    def _decompressed(self, views: Iterable[memoryview]) -> Iterator[bytes]:
+        from mltraq_ds.blob.compression import decompressed
+
+        try:
+            yield from decompressed(views, self.size, self.stored_size)
+        except ValueError as error:
+            raise self._corrupt(f"it cannot be decompressed: {error}") from error
+
+    def _require(self, checksum: int | bytes | None, by: str = "") -> None:
+        if checksum is None or checksum in (self.crc32, self.sha256):
+            return
+        raise self._corrupt(f"its {'CRC-32' if isinstance(checksum, int) else 'SHA-256'} differs")
+
+    def _corrupt(self, problem: str) -> CorruptBlobError:
+        return CorruptBlobError(corrupt(self._source.key, problem, self.name))
+
+
+def _checksum(views: Iterable[memoryview], by: Verify) -> int | bytes | None:
+    if by == "none":
+        return None
+    if by == "crc":
+        return crc_of(views)
+    sha = hashlib.sha256()
+    for view in views:
+        sha.update(view)
+    return sha.digest()
+
+
+class _Stream(io.RawIOBase):
+    """Sequential and random reading of an uncompressed member."""
+
+    def __init__(self, member: StoredMember) -> None:
+        self._member = member
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = (0, self._position, self._member.size)[whence]
+        if start + offset < 0:
+            raise ValueError(f"seek to {start + offset}: the position must not be negative")
+        self._position = start + offset
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        size = max(0, min(len(buffer), self._member.size - self._position))
+        buffer[:size] = self._member.read_range(self._position, size)
+        self._position += size
+        return size

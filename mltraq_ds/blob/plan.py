@@ -1,0 +1,189 @@
+"""What a blob will hold, decided before a byte is written: names, places, sizes, and packed entries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import msgpack
+
+from mltraq_ds.blob.compression import Spool, compressed
+from mltraq_ds.blob.hashing import crc_of, flat, sha_of
+from mltraq_ds.blob.index import INDEX_NAME, is_bomb, make_packer, pack_entry
+from mltraq_ds.blob.member import StoredMember
+from mltraq_ds.blob.reader import StoredEntry
+from mltraq_ds.blob.zipformat import header_size
+from mltraq_ds.codecs.base import Encoded, Member
+from mltraq_ds.errors import UsageError, ValueChangedError
+from mltraq_ds.ids import escape_member
+from mltraq_ds.reference import Reference
+from mltraq_ds.storage.base import Buffer
+
+__all__ = ["Compression", "Part", "Plan"]
+
+Compression: TypeAlias = Literal["zstd"] | None
+
+
+@dataclass(slots=True)
+class Part:
+    """One member with its place in the file.
+
+    Parameters
+    ----------
+    name : str
+        Name inside the blob.
+    header_offset, offset : int
+        Where its header and its payload start (bytes).
+    stored_size, size : int
+        Size of the payload, and after decompression (bytes).
+    compression : str or None
+        As in the index.
+    buffers : callable
+        Returns the payload, from the start at every call.
+    member : Member, optional
+        The member of a value; None for one of another blob.
+    checksums : tuple of int and bytes, optional
+        CRC-32 and SHA-256 of the payload where they are known beforehand.
+    crc32_before : int, optional
+        CRC-32 of the member before compression.
+    """
+
+    name: str
+    header_offset: int
+    offset: int
+    stored_size: int
+    size: int
+    compression: str | None
+    buffers: Callable[[], Iterable[Buffer]]
+    member: Member | None
+    checksums: tuple[int, bytes] | None = None
+    crc32_before: int | None = None
+
+
+class Plan:
+    """Collects entries; `parts` lie one behind the other, `end` is where the last payload ends (bytes)."""
+
+    def __init__(self, nested: Callable[[Any], Reference] | None, compression: Compression) -> None:
+        if compression not in (None, "zstd"):
+            raise UsageError(f"There is no compression {compression!r}: use 'zstd' or None.")
+        self.parts: list[Part] = []
+        self.fragments: dict[str, dict[str, bytes]] = {}
+        self.end = 0
+        self.spool: Spool | None = None
+        self.packer: msgpack.Packer = make_packer()
+        self._nested = nested
+        self._compression = compression
+        self._files = {INDEX_NAME}
+        self._folders: set[str] = set()
+
+    def add_fragment(self, fragment: str, entries: Mapping[str, Encoded | StoredEntry]) -> None:
+        """Add all entries of a fragment; the members of a named one lie in a folder of its name."""
+        folder = escape_member(fragment) + "/" if fragment else ""
+        self.fragments[fragment] = {key: self._add(entry, folder) for key, entry in entries.items()}
+
+    def _add(self, entry: Encoded | StoredEntry, folder: str) -> bytes:
+        first = len(self.parts)
+        if isinstance(entry, StoredEntry):
+            references = entry.references
+            for stored in entry.members:
+                self._add_stored(stored, folder)
+        else:
+            references = [self._refer(value) for value in entry.nested]
+            for member in entry.members:
+                self._add_member(member, folder)
+        lists = [reference.to_list() for reference in references]
+        positions = list(range(first, len(self.parts)))
+        return pack_entry(entry.tree, positions, lists, entry.summary, self.packer)
+
+    def _refer(self, value: object) -> Reference:
+        if self._nested is None:
+            raise UsageError(
+                "A DataStore is nested in a value, and no 'nested' was given that makes a reference of it."
+            )
+        return self._nested(value)
+
+    def _add_stored(self, stored: StoredMember, folder: str) -> None:
+        base = stored.name.rpartition("/")[2] if folder else stored.name
+        part = self._place(folder + base, stored.stored_size, stored.size, stored.compression, stored.buffers, None)
+        part.checksums = (stored.crc32, stored.sha256)
+
+    def _add_member(self, member: Member, folder: str) -> None:
+        name = folder + (member.name or f"member.{member.suffix}")
+        if self._compression and self._add_compressed(member, name):
+            return
+        self._place(name, member.size, member.size, None, member.buffers, member)
+
+    def _add_compressed(self, member: Member, name: str) -> bool:
+        """Compress a member into the spool; False, and nothing added, if it does not become smaller."""
+        spool = self.spool = self.spool or Spool()
+        crc32 = size = 0
+
+        def views() -> Iterable[memoryview]:
+            nonlocal crc32, size
+            for view in flat(member.buffers()):
+                crc32 = crc_of([view], crc32)
+                size += view.nbytes
+                yield view
+
+        place = spool.add(compressed(views()), member.size)
+        if place is None:
+            return False
+        if size != member.size:
+            raise ValueChangedError(changed(name, f"it has {size} bytes instead of {member.size}"))
+        if is_bomb(size, place[1]):
+            return False  # readers refuse it: they cannot tell it from an attack
+        part = self._place(name + ".zst", place[1], size, "zstd", lambda: spool.read(*place), member)
+        part.checksums = (crc_of(map(memoryview, spool.read(*place))), sha_of(spool.read(*place)))
+        part.crc32_before = crc32
+        return True
+
+    def _place(
+        self,
+        name: str,
+        stored_size: int,
+        size: int,
+        compression: str | None,
+        buffers: Callable[[], Iterable[Buffer]],
+        member: Member | None,
+    ) -> Part:
+        name = self._unique(name)
+        start = self.end
+        offset = start + header_size(name.encode(), stored_size, start)
+        self.end = offset + stored_size
+        part = Part(name, start, offset, stored_size, size, compression, buffers, member)
+        self.parts.append(part)
+        return part
+
+    def _unique(self, name: str) -> str:
+        """Return a name that neither another member nor a folder has, so that the blob can be extracted."""
+        if any(folder in self._files for folder in _folders_of(name)):
+            name = name.replace("/", "~")
+        stem, suffix = _split(name)
+        candidate, number = name, 1
+        while candidate in self._files or candidate in self._folders:
+            number += 1
+            candidate = f"{stem}~{number}{suffix}"  # no escaped name has a "~"
+        self._files.add(candidate)
+        self._folders.update(_folders_of(candidate))
+        return candidate
+
+
+def changed(name: str, how: str) -> str:
+    """Return the text of a `ValueChangedError`."""
+    return (
+        f"The value behind the member {name!r} changed while it was written: {how}. Nothing was committed. Write it "
+        "again while no other thread or process changes it, or write a copy."
+    )
+
+
+def _folders_of(name: str) -> list[str]:
+    return [name[:i] for i, char in enumerate(name) if char == "/"] if "/" in name else []
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Split ``a/x.npy.zst`` into ``a/x`` and ``.npy.zst``."""
+    folder, slash, last = name.rpartition("/")
+    stem = last.removesuffix(".zst")
+    stem = stem.rpartition(".")[0] or stem
+    return folder + slash + stem, last[len(stem) :]
