@@ -1,0 +1,145 @@
+"""Containers that msgpack does not know; list and dict it packs itself."""
+
+from __future__ import annotations
+
+import decimal
+import fractions
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+from msgpack import ExtType
+
+from mltraq_ds.codecs import ext
+from mltraq_ds.codecs.base import Member
+from mltraq_ds.codecs.census import LARGE_BYTES, Raw, Refused, Unsupported
+from mltraq_ds.codecs.ext import Packing, Unpacking, checked, packers, unpackers
+
+__all__: list[str] = []
+
+# A fixed table, both ways: a name that was read is never imported.
+_FACTORIES: dict[str, type | None] = {
+    kind.__name__: kind
+    for kind in (bool, bytearray, bytes, complex, decimal.Decimal, deque, dict, float, fractions.Fraction, frozenset)
+}
+_FACTORIES |= {kind.__name__: kind for kind in (int, list, OrderedDict, set, str, tuple)}
+_FACTORIES["None"] = None
+_FACTORY_NAMES = {kind: name for name, kind in _FACTORIES.items()}
+
+
+def _pack_tuple(value: tuple[Any, ...], packing: Packing) -> ExtType:
+    return ext.ext(ext.TUPLE, packing.pack([*value]))
+
+
+def _unpack_tuple(packed: bytes, unpacking: Unpacking) -> tuple[Any, ...]:
+    return tuple(_unpack_list(packed, unpacking))
+
+
+def _unpack_list(packed: bytes, unpacking: Unpacking) -> list[Any]:
+    items = unpacking.unpack(packed)
+    if type(items) is not list:
+        raise ValueError(f"expected a list, found {type(items).__name__}")
+    return items
+
+
+def _unpack_dict(value: object) -> dict[Any, Any]:
+    if type(value) is not dict:
+        raise ValueError(f"expected a map, found {type(value).__name__}")
+    return value
+
+
+def _set_packer(code: int) -> Callable[[Any, Packing], ExtType]:
+    def pack(value: set[Any] | frozenset[Any], packing: Packing) -> ExtType:
+        # Sorted by their bytes: the order of a set differs between processes, and equal sets must give equal blobs.
+        header = msgpack.Packer().pack_array_header(len(value))
+        return ext.ext(code, b"".join([header, *sorted(map(packing.pack, value))]))
+
+    return pack
+
+
+def _set_unpacker(kind: type) -> Callable[[bytes, Unpacking], Any]:
+    return lambda packed, unpacking: kind(_unpack_list(packed, unpacking))
+
+
+def _pack_ordered(value: OrderedDict[Any, Any], packing: Packing) -> ExtType:
+    # The dictionary of attributes: a torch state_dict keeps its versions in `_metadata`.
+    attributes = vars(value)
+    return ext.ext(ext.ORDERED_DICT, packing.pack([dict(value), attributes] if attributes else [dict(value)]))
+
+
+def _unpack_ordered(packed: bytes, unpacking: Unpacking) -> OrderedDict[Any, Any]:
+    items = _unpack_list(packed, unpacking)
+    ordered = OrderedDict(_unpack_dict(items[0]))
+    for name, attribute in _unpack_dict(items[1]).items() if len(items) > 1 else ():
+        if type(name) is not str:
+            raise ValueError("the name of an attribute is not a string")
+        vars(ordered)[name] = attribute
+    return ordered
+
+
+def _pack_default(value: defaultdict[Any, Any], packing: Packing) -> ExtType:
+    name = _FACTORY_NAMES.get(value.default_factory)  # type: ignore[arg-type]  # a lookup of any callable
+    if name is None:
+        raise Unsupported(
+            value,
+            f"its default_factory {value.default_factory!r} is not the constructor of a supported type "
+            f"({', '.join(sorted(_FACTORIES))})",
+        )
+    return ext.ext(ext.DEFAULT_DICT, packing.pack([name, dict(value)]))
+
+
+def _unpack_default(packed: bytes, unpacking: Unpacking) -> defaultdict[Any, Any]:
+    name, items = checked(unpacking.unpack(packed), str, dict)
+    return defaultdict(_FACTORIES[name], items)
+
+
+def _pack_deque(value: deque[Any], packing: Packing) -> ExtType:
+    return ext.ext(ext.DEQUE, packing.pack([value.maxlen, [*value]]))
+
+
+def _unpack_deque(packed: bytes, unpacking: Unpacking) -> deque[Any]:
+    maxlen, items = checked(unpacking.unpack(packed), None, list)
+    return deque(items, maxlen)
+
+
+def _pack_raw(value: Raw, packing: Packing) -> ExtType:
+    content = value.value
+    is_array = type(content) is bytearray
+    if len(content) < LARGE_BYTES:
+        return ext.ext(ext.BYTEARRAY, bytes(content))
+    member = Member("bin", len(content), lambda: (content,))
+    return ext.ext(ext.BYTES_MEMBER, packing.pack([packing.add_member(member, content), is_array]))
+
+
+def _unpack_bytes_member(packed: bytes, unpacking: Unpacking) -> bytes | bytearray:
+    position, is_array = checked(unpacking.unpack(packed), int, bool)
+    content = unpacking.member(position).read()
+    return bytearray(content) if is_array else bytes(content)
+
+
+def _refuse(value: Refused, packing: Packing) -> ExtType:
+    remedy = "; store bytes(value) instead" if type(value.value) is memoryview else ""
+    raise Unsupported(value.value, f"it would come back as another type{remedy}")
+
+
+packers |= {
+    tuple: _pack_tuple,
+    set: _set_packer(ext.SET),
+    frozenset: _set_packer(ext.FROZENSET),
+    OrderedDict: _pack_ordered,
+    defaultdict: _pack_default,
+    deque: _pack_deque,
+    Raw: _pack_raw,
+    Refused: _refuse,
+}
+unpackers |= {
+    ext.TUPLE: _unpack_tuple,
+    ext.SET: _set_unpacker(set),
+    ext.FROZENSET: _set_unpacker(frozenset),
+    ext.ORDERED_DICT: _unpack_ordered,
+    ext.DEFAULT_DICT: _unpack_default,
+    ext.DEQUE: _unpack_deque,
+    ext.BYTEARRAY: lambda packed, unpacking: bytearray(packed),
+    ext.BYTES_MEMBER: _unpack_bytes_member,
+}

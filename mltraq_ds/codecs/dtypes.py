@@ -1,0 +1,127 @@
+"""NumPy dtypes as plain values: everything that `numpy.dtype.str` and the header of a ``.npy`` file lose is kept."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+
+from mltraq_ds.codecs.census import Unsupported
+from mltraq_ds.errors import FormatError
+
+__all__ = ["dtype_from_plain", "dtype_to_plain", "is_simple"]
+
+# Nothing else is handed to numpy.dtype(), which knows names, comma lists and types of Python too.
+_SIMPLE = re.compile(r"[<>|=]?(?:[biufcSUV][0-9]+|[mM]8(?:\[[0-9]*[A-Za-zμ]+\])?|[bBhHiIlLqQefdgFDG?])")
+_MAX_NESTING = 32
+
+
+def is_simple(dtype: np.dtype[Any]) -> bool:
+    """Tell whether `dtype.str` says all: no fields, subarray, metadata or objects, and no dtype of another library."""
+    return (
+        dtype.names is None
+        and dtype.subdtype is None
+        and dtype.metadata is None
+        and not dtype.hasobject
+        and dtype.kind in "biufcmMSUV"
+        and _has_own_type(dtype)
+    )
+
+
+def _has_own_type(dtype: np.dtype[Any]) -> bool:
+    try:
+        # ml_dtypes.bfloat16 says of itself "<V2", np.record "|V8": neither comes back from that.
+        again = np.dtype(dtype.str)
+    except TypeError:
+        return False
+    return again == dtype and again.type is dtype.type or dtype.char in "lqLQ"
+
+
+def dtype_to_plain(dtype: np.dtype[Any]) -> Any:
+    """Return a plain value that `dtype_from_plain` turns into an equal dtype.
+
+    Raises
+    ------
+    Unsupported
+        If the dtype holds Python objects, or belongs to another library.
+    """
+    if is_simple(dtype):
+        return dtype.str
+    if dtype.metadata is not None:
+        return {"dtype": dtype_to_plain(_without_metadata(dtype)), "metadata": dict(dtype.metadata)}
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        return {"base": dtype_to_plain(base), "shape": list(shape)}
+    if dtype.names is None or dtype.fields is None or dtype.hasobject:
+        raise Unsupported(dtype, f"the dtype {dtype!r} holds Python objects or belongs to another library")
+    fields = [dtype.fields[name] for name in dtype.names]
+    return {
+        "names": list(dtype.names),
+        "formats": [dtype_to_plain(field[0]) for field in fields],
+        "offsets": [field[1] for field in fields],
+        "titles": [field[2] if len(field) > 2 else None for field in fields],
+        "itemsize": dtype.itemsize,
+        "aligned": dtype.isalignedstruct,
+        "record": dtype.type is np.record,
+    }
+
+
+def _without_metadata(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    if dtype.subdtype is not None:
+        return np.dtype(dtype.subdtype)
+    if dtype.names is None or dtype.fields is None:
+        return np.dtype(dtype.str)
+    fields = [dtype.fields[name] for name in dtype.names]
+    spec: dict[str, Any] = {
+        "names": dtype.names,
+        "formats": [field[0] for field in fields],
+        "offsets": [field[1] for field in fields],
+        "titles": [field[2] if len(field) > 2 else None for field in fields],
+        "itemsize": dtype.itemsize,
+    }
+    plain = np.dtype(spec, align=dtype.isalignedstruct)
+    return np.dtype((np.record, plain)) if dtype.type is np.record else plain
+
+
+def dtype_from_plain(plain: Any, nesting: int = 0) -> np.dtype[Any]:
+    """Return the dtype of a plain value; it was read and is not trusted.
+
+    Raises
+    ------
+    ValueError
+        If it is not one that `dtype_to_plain` makes.
+    FormatError
+        If this machine has no such dtype: ``longdouble`` differs between processors.
+    """
+    if nesting > _MAX_NESTING:
+        raise ValueError("a dtype is nested too deeply")
+    if isinstance(plain, str):
+        return _simple(plain)
+    if not isinstance(plain, dict):
+        raise ValueError(f"not a dtype: {plain!r:.80}")
+    if "metadata" in plain:
+        return np.dtype(dtype_from_plain(plain["dtype"], nesting + 1), metadata=dict(plain["metadata"]))  # type: ignore[call-overload,no-any-return]
+    if "base" in plain:
+        return np.dtype((dtype_from_plain(plain["base"], nesting + 1), tuple(plain["shape"])))
+    spec = {name: plain[name] for name in ("names", "offsets", "titles", "itemsize")}
+    spec["formats"] = [dtype_from_plain(item, nesting + 1) for item in plain["formats"]]
+    structured = np.dtype(spec, align=plain["aligned"] is True)
+    return np.dtype((np.record, structured)) if plain["record"] else structured
+
+
+def _simple(text: str) -> np.dtype[Any]:
+    if not _SIMPLE.fullmatch(text):
+        raise ValueError(f"not a dtype: {text!r:.80}")
+    try:
+        dtype = np.dtype(text)
+    except TypeError as error:
+        if text.lstrip("<>|=")[0] in "fc":
+            raise FormatError(
+                f"The dtype {text!r} cannot be read because this machine does not have it: the extended precision of "
+                "numpy.longdouble depends on the processor. Read it where it was written and convert it to float64."
+            ) from error
+        raise
+    if dtype.hasobject:
+        raise ValueError(f"a dtype with objects: {text!r}")
+    return dtype

@@ -1,0 +1,145 @@
+"""Where something is inside a value: for the names of members and for error messages.
+
+Both are worked out afterwards, and only where there are members or there is an error: packing itself knows no paths.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from mltraq_ds.codecs.base import Member
+from mltraq_ds.codecs.census import MAX_DEPTH, Unsupported
+from mltraq_ds.codecs.ext import packers
+from mltraq_ds.ids import escape_member
+
+__all__ = ["member_names", "refusal"]
+
+_NAMED_LEVELS = 3
+_MAX_NAME_BYTES = 900  # a key has at most 1,000
+_MAPPINGS = (dict, OrderedDict, defaultdict)
+_SEQUENCES = (list, tuple, deque)
+_NATIVE: tuple[type, ...] = (bool, int, float, str, bytes, list, dict)
+
+
+def member_names(
+    name: str, value: object, members: Sequence[Member], owners: Sequence[object]
+) -> tuple[Member, ...]:
+    """Return the members with their names: where their owner is in `value`, as far as keys are strings.
+
+    Parameters
+    ----------
+    name : str
+        The key of `value` in its DataStore.
+    value : object
+        What was encoded.
+    members, owners : sequence, shape (n,)
+        Each member and the value it is a part of.
+    """
+    if not members:
+        return ()
+    paths = _paths(value, {id(owner) for owner in owners})
+    base = escape_member(name)
+    taken: set[str] = set()
+    numbers: dict[str, int] = {}
+    named = []
+    for member, owner in zip(members, owners, strict=True):
+        path = [base, *map(escape_member, paths.get(id(owner), ()))]
+        inner = [escape_member(part) for part in member.name.split("/")] if member.name else []
+        # A member that brings a name of its own has its suffix in it.
+        candidate = "/".join([*path, *inner]) if inner else f"{'/'.join(path)}.{member.suffix}"
+        if candidate in taken or len(candidate) > _MAX_NAME_BYTES:
+            folder = "/".join(path) if len("/".join(path)) < _MAX_NAME_BYTES - 100 else base
+            while candidate in taken or len(candidate) > _MAX_NAME_BYTES:
+                number = numbers[folder] = numbers.get(folder, -1) + 1
+                candidate = f"{folder}/{number}.{member.suffix}"
+        taken.add(candidate)
+        named.append(replace(member, name=candidate))
+    return tuple(named)
+
+
+def _paths(value: object, wanted: set[int]) -> dict[int, tuple[str, ...]]:
+    """Return the paths of the objects with these ids, not deeper than a few levels."""
+    found: dict[int, tuple[str, ...]] = {}
+    level: list[tuple[tuple[str, ...], Any]] = [((), value)]
+    for _ in range(_NAMED_LEVELS):
+        below = []
+        for path, container in level:
+            for key, item in _named_items(container):
+                if id(item) in wanted:
+                    found.setdefault(id(item), (*path, key))
+                elif type(item) in _MAPPINGS + _SEQUENCES:
+                    below.append(((*path, key), item))
+        if len(found) == len(wanted):
+            break
+        level = below
+    return found
+
+
+def _named_items(container: Any) -> Iterator[tuple[str, Any]]:
+    if type(container) in _MAPPINGS:
+        yield from ((key, item) for key, item in container.items() if type(key) is str)
+    elif type(container) in _SEQUENCES:
+        yield from ((str(i), item) for i, item in enumerate(container))
+
+
+def refusal(value: object, unsupported: Unsupported) -> str:
+    """Return the text for a value that no codec takes: where it is, its type, why, and the ways out."""
+    where, outer = "", unsupported.chain[-1]
+    for culprit in unsupported.chain:
+        found = _find(value, culprit)
+        if found is not None:
+            where, outer = found, culprit
+            break
+    culprit = unsupported.chain[0]
+    inside = "" if outer is culprit else f" inside a {_type_name(outer)!r}"
+    at = f" at {where}" if where else ""
+    return (
+        f"The value of type {_type_name(culprit)!r}{inside}{at} cannot be stored because "
+        f"{unsupported.reason or _reason(culprit)}. Ways out: convert it to a supported type, register a codec "
+        "(mltraq_ds.codecs.register), write it to a file and store File(path), or opt in to pickle with Pickled(value)."
+    )
+
+
+def _type_name(value: object) -> str:
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _reason(value: object) -> str:
+    for base in type(value).__mro__[1:-1]:
+        if base in packers or base in _NATIVE:
+            return f"no codec takes it; it is a subclass of {base.__name__!r} and would come back as that"
+    return "no codec takes it"
+
+
+def _find(value: object, culprit: object) -> str | None:
+    """Return the path to `culprit` in the notation of Python; empty for `value` itself, None if it is not there."""
+    stack: list[tuple[Any, str, int]] = [(value, "", 0)]
+    seen: set[int] = set()
+    while stack:
+        item, path, depth = stack.pop()
+        if item is culprit:
+            return path
+        if id(item) not in seen and depth <= MAX_DEPTH:
+            seen.add(id(item))
+            stack.extend((inner, path + step, depth + 1) for inner, step in _steps(item))
+    return None
+
+
+def _steps(container: Any) -> Iterator[tuple[Any, str]]:
+    kind = type(container)
+    if kind in _MAPPINGS:
+        for key, item in container.items():
+            yield item, f"[{key!r:.80}]"
+            yield key, f" (key {key!r:.80})"
+    elif kind in _SEQUENCES:
+        yield from ((item, f"[{i}]") for i, item in enumerate(container))
+    elif kind in (set, frozenset):
+        yield from ((item, f" (item {item!r:.80})") for item in container)
+    elif kind is slice:
+        yield from ((getattr(container, end), f".{end}") for end in ("start", "stop", "step"))
+    elif getattr(container, "dtype", None) == object and hasattr(container, "flat"):
+        yield from ((item, f".flat[{i}]") for i, item in enumerate(container.flat))

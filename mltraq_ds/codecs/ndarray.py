@@ -1,0 +1,174 @@
+"""NumPy arrays as ``.npy`` members that `numpy.load` reads; nothing is copied, neither on the way in nor out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+
+from mltraq_ds.codecs.base import Codec, Member, MemberSource, Parts
+from mltraq_ds.codecs.dtypes import dtype_from_plain, dtype_to_plain
+from mltraq_ds.storage.base import Buffer
+
+__all__ = ["NdarrayCodec", "is_fortran"]
+
+_ALIGNMENT = 64
+_BLOCK_BYTES = 8 * 1024 * 1024
+_INLINE_BYTES = 1024
+
+
+def is_fortran(array: np.ndarray[Any, Any]) -> bool:
+    """Tell whether the bytes of `array` lie in Fortran order and not in C order."""
+    flags = array.flags
+    return flags.f_contiguous and not flags.c_contiguous
+
+
+class NdarrayCodec(Codec):
+    """`numpy.ndarray`, and scalars of structured dtypes.
+
+    Preserves dtype (byte order, fields, offsets, titles, metadata), shape, C or Fortran order, every bit of the items.
+    Does not preserve strides (a non-contiguous array comes back in C order), views shared between arrays, or whether an
+    array was writable.  Arrays of objects are kept item by item.
+    """
+
+    name = "numpy.ndarray/1"
+
+    # docstring inherited
+    def accepts(self, value: object) -> bool:
+        return type(value) in (np.ndarray, np.void, np.record)
+
+    # docstring inherited
+    def encode(self, value: Any) -> Parts:
+        array = np.asarray(value)
+        dtype = array.dtype
+        summary = {"shape": list(array.shape), "dtype": str(dtype)}
+        if dtype == object and dtype.metadata is None:
+            return Parts({"shape": list(array.shape), "order": _order(array), "items": _items(array)}, (), summary)
+        if dtype.char == "T":
+            return Parts(_encode_strings(array), (), summary)
+        meta = {
+            "dtype": dtype_to_plain(dtype),
+            "shape": list(array.shape),
+            "order": _order(array),
+            "scalar": not isinstance(value, np.ndarray),
+        }
+        if array.nbytes < _INLINE_BYTES:
+            return Parts({**meta, "bytes": array.tobytes(meta["order"])}, (), summary)
+        header = _npy_header(dtype, array.shape, meta["order"] == "F")
+        member = Member("npy", len(header) + array.nbytes, lambda: _buffers(header, array))
+        return Parts(meta, (member,), summary)
+
+    # docstring inherited
+    def decode(self, meta: Any, members: Sequence[MemberSource]) -> Any:
+        shape = tuple(meta["shape"])
+        if not all(type(length) is int and length >= 0 for length in shape):
+            raise ValueError(f"not a shape: {shape!r:.80}")
+        if "items" in meta:
+            return _decode_items(meta, shape)
+        dtype, order = dtype_from_plain(meta["dtype"]), meta["order"]
+        if order not in ("C", "F"):
+            raise ValueError(f"unknown order {order!r:.80}")
+        size = math.prod(shape) * dtype.itemsize
+        content = bytearray(meta["bytes"]) if "bytes" in meta else _npy_content(members[0], size)
+        if len(content) != size:
+            raise ValueError(f"an array of {size} bytes has {len(content)}")
+        array: np.ndarray[Any, Any] = np.ndarray(shape, dtype, content if size else None, order=order)
+        return array[()] if meta["scalar"] else array
+
+
+def _order(array: np.ndarray[Any, Any]) -> str:
+    return "F" if is_fortran(array) else "C"
+
+
+def _npy_header(dtype: np.dtype[Any], shape: tuple[int, ...], is_fortran_order: bool) -> bytes:
+    """Return magic and header, padded so that the items start at a multiple of 64 bytes."""
+    text = repr({"descr": _npy_descr(dtype), "fortran_order": is_fortran_order, "shape": shape})
+    encoded, version = text.encode(), 1
+    if len(encoded) > 65000:
+        version = 2
+    if not text.isascii():
+        version = 3  # the only one in UTF-8
+    width = 2 if version == 1 else 4
+    before = npy.MAGIC_LEN + width
+    padding = -(before + len(encoded) + 1) % _ALIGNMENT
+    length = len(encoded) + padding + 1
+    return b"".join([npy.magic(version, 0), length.to_bytes(width, "little"), encoded, b" " * padding, b"\n"])
+
+
+def _npy_descr(dtype: np.dtype[Any]) -> Any:
+    if dtype.names is None and dtype.subdtype is None:
+        return dtype.str
+    try:
+        descr = dtype.descr
+        # What numpy.load would make of it must have the same size, whatever it loses besides (alignment, metadata).
+        if npy.descr_to_dtype(descr).itemsize == dtype.itemsize:
+            return descr
+    except (ValueError, TypeError):
+        pass  # fields that overlap or are out of order have no description: other tools see the plain bytes
+    return f"|V{dtype.itemsize}"
+
+
+def _npy_content(member: MemberSource, size: int) -> memoryview:
+    """Return the items.  The header is for other tools: dtype and shape are known, so it is skipped, not parsed."""
+    view = member.read()
+    start = len(view) - size
+    if start < npy.MAGIC_LEN or bytes(view[: len(npy.MAGIC_PREFIX)]) != npy.MAGIC_PREFIX:
+        raise ValueError(f"a .npy member of {len(view)} bytes cannot hold {size} bytes of items")
+    width = 2 if view[6] == 1 else 4
+    before = npy.MAGIC_LEN + width
+    if start != before + int.from_bytes(view[npy.MAGIC_LEN : before], "little"):
+        raise ValueError("the header of a .npy member does not end where its items start")
+    return view[start:]
+
+
+def _buffers(header: bytes, array: np.ndarray[Any, Any]) -> Iterator[Buffer]:
+    yield header
+    if not array.nbytes:
+        return
+    if array.flags.c_contiguous or array.flags.f_contiguous:
+        # Through uint8: datetime64, structured and other dtypes do not export a buffer.
+        flat = (array if array.flags.c_contiguous else array.T).reshape(-1)
+        yield memoryview(flat.view(np.uint8))
+        return
+    # In blocks, so that not more than two of them are in memory.
+    items = max(_BLOCK_BYTES // array.itemsize, 1)
+    blocks = np.nditer(array, flags=["external_loop", "buffered", "zerosize_ok"], buffersize=items, order="C")
+    for block in blocks:
+        yield block.tobytes()
+
+
+def _items(array: np.ndarray[Any, Any]) -> list[Any]:
+    # Not tolist(): it turns an array inside an array into a list.
+    return [*array.reshape(-1, order="F" if is_fortran(array) else "C")] if array.ndim else [array[()]]
+
+
+def _encode_strings(array: np.ndarray[Any, Any]) -> dict[str, Any]:
+    dtype: Any = array.dtype
+    meta: dict[str, Any] = {"shape": list(array.shape), "order": _order(array), "coerce": dtype.coerce}
+    items: list[Any] = _items(array)
+    if hasattr(dtype, "na_object"):
+        meta["na"] = dtype.na_object
+        if not isinstance(dtype.na_object, str):
+            items = [item if isinstance(item, str) else None for item in items]
+    return {**meta, "items": items}
+
+
+def _decode_items(meta: Any, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    items = meta["items"]
+    if type(items) is not list or len(items) != math.prod(shape):
+        raise ValueError("the items of an array do not fill its shape")
+    flat: np.ndarray[Any, Any]
+    if "coerce" in meta:
+        if not all(item is None or isinstance(item, str) for item in items):
+            raise ValueError("an array of strings has other items")
+        na = {"na_object": meta["na"]} if "na" in meta else {}
+        flat = np.empty(len(items), np.dtypes.StringDType(coerce=meta["coerce"], **na))
+        items = [meta["na"] if item is None else item for item in items]
+    else:
+        flat = np.empty(len(items), object)
+    for i, item in enumerate(items):
+        flat[i] = item
+    return flat.reshape(shape, order="F" if meta["order"] == "F" else "C")

@@ -1,0 +1,137 @@
+"""NumPy scalars, and arrays so small that a member of their own would cost more than they do."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+from msgpack import ExtType
+
+from mltraq_ds.codecs import ext
+from mltraq_ds.codecs.dtypes import dtype_from_plain, dtype_to_plain, is_simple
+from mltraq_ds.codecs.ext import Packing, Unpacking, packers, unpackers
+from mltraq_ds.codecs.ndarray import NdarrayCodec, is_fortran
+
+__all__: list[str] = []
+
+#: Arrays below this size (bytes) stay in the tree.
+INLINE_BYTES = 1024
+
+_MAX_CACHED = 4096
+_codec = NdarrayCodec()
+
+# Headers of small arrays, made and parsed once: 10,000 arrays of 100 floats have one.
+_headers: dict[tuple[np.dtype[Any], tuple[int, ...]], bytes] = {}
+_parsed: dict[bytes, tuple[np.dtype[Any], tuple[int, ...], str, int]] = {}
+
+
+def _pack_ndarray(value: np.ndarray[Any, Any], packing: Packing) -> ExtType:
+    dtype = value.dtype
+    if value.nbytes >= INLINE_BYTES or dtype.metadata is not None:
+        return packing.encode_with(_codec, value)
+    if value.ndim > 1 and is_fortran(value):
+        return _pack_small(value, "F", packing)
+    header = _headers.get((dtype, value.shape))
+    if header is None or dtype.kind == "V":  # dtypes of kind V may be equal and yet of another type
+        return _pack_small(value, "C", packing)
+    return ext.ext(ext.SMALL_NDARRAY, header + value.tobytes())
+
+
+def _pack_small(value: np.ndarray[Any, Any], order: str, packing: Packing) -> ExtType:
+    if not is_simple(value.dtype):
+        return packing.encode_with(_codec, value)
+    name = value.dtype.str.encode()
+    header = struct.pack(f"<B{len(name)}scB{value.ndim}Q", len(name), name, order.encode(), value.ndim, *value.shape)
+    if order == "C":
+        if len(_headers) >= _MAX_CACHED:
+            _headers.clear()
+        _headers[value.dtype, value.shape] = header
+    return ext.ext(ext.SMALL_NDARRAY, header + value.tobytes(order))  # type: ignore[arg-type]
+
+
+def _unpack_small(packed: bytes, unpacking: Unpacking) -> np.ndarray[Any, Any]:
+    at = packed[0] + 2
+    start = at + 1 + 8 * packed[at]
+    header = packed[:start]
+    dtype, shape, order, size = _parsed.get(header) or _parse(header, at)
+    if len(packed) - start != size:
+        raise ValueError(f"an array of {size} bytes has {len(packed) - start}")
+    # The copy is aligned, writable and owns its bytes.
+    return np.ndarray(shape, dtype, packed, start, order=order).copy(order)  # type: ignore[arg-type,call-overload,no-any-return]
+
+
+def _parse(header: bytes, at: int) -> tuple[np.dtype[Any], tuple[int, ...], str, int]:
+    dtype = dtype_from_plain(header[1 : at - 1].decode("ascii"))
+    order = header[at - 1 : at].decode("ascii")
+    if order not in ("C", "F"):
+        raise ValueError(f"unknown order {order!r}")
+    shape = struct.unpack_from(f"<{header[at]}Q", header, at + 1)
+    size = dtype.itemsize
+    for length in shape:
+        size *= length
+    if len(_parsed) >= _MAX_CACHED:
+        _parsed.clear()
+    _parsed[header] = dtype, shape, order, size
+    return dtype, shape, order, size
+
+
+def _pack_scalar(value: np.generic, packing: Packing) -> ExtType:
+    dtype = value.dtype
+    # On 64-bit systems numpy.longlong is another type than numpy.int64, although their dtypes are equal.
+    name = (dtype.str if np.dtype(dtype.str).type is type(value) else dtype.char).encode()
+    return ext.ext(ext.NUMPY_SCALAR, bytes([len(name)]) + name + _scalar_bytes(value))
+
+
+def _scalar_bytes(value: np.generic) -> bytes:
+    content = value.tobytes()
+    width = value.dtype.itemsize // (2 if value.dtype.kind == "c" else 1)
+    if value.dtype.kind in "fc" and width == 16 and np.finfo(value.dtype).nmant == 63:
+        # x87 floats have 10 bytes and 6 of padding, which hold anything: equal values must give equal blobs.
+        return b"".join(content[i : i + 10] + bytes(6) for i in range(0, len(content), 16))
+    return content
+
+
+def _unpack_scalar(packed: bytes, unpacking: Unpacking) -> np.generic:
+    start = packed[0] + 1
+    dtype = dtype_from_plain(packed[1:start].decode("utf-8"))
+    if len(packed) - start != dtype.itemsize:
+        raise ValueError(f"a scalar of {dtype.itemsize} bytes has {len(packed) - start}")
+    return np.ndarray((), dtype, packed, start)[()]  # type: ignore[no-any-return]
+
+
+def _pack_text(value: np.str_ | np.bytes_, packing: Packing) -> ExtType:
+    # By their own bytes: an array of U or S would drop trailing NULs.
+    if isinstance(value, np.str_):
+        return ext.ext(ext.NUMPY_SCALAR, b"\x00U" + str(value).encode("utf-8", "surrogatepass"))
+    return ext.ext(ext.NUMPY_SCALAR, b"\x00S" + bytes(value))
+
+
+def _pack_void(value: np.void, packing: Packing) -> ExtType:
+    if dtype_to_plain(value.dtype) == value.dtype.str:
+        return ext.ext(ext.NUMPY_SCALAR, b"\x00V" + value.tobytes())
+    return packing.encode_with(_codec, value)
+
+
+_TEXT: dict[bytes, Any] = {
+    b"U": lambda content: np.str_(content.decode("utf-8", "surrogatepass")),
+    b"S": np.bytes_,
+    b"V": np.void,
+}
+
+
+def _unpack_any_scalar(packed: bytes, unpacking: Unpacking) -> Any:
+    return _unpack_scalar(packed, unpacking) if packed[0] else _TEXT[packed[1:2]](packed[2:])
+
+
+packers |= {
+    np.ndarray: _pack_ndarray,
+    np.str_: _pack_text,
+    np.bytes_: _pack_text,
+    np.void: _pack_void,
+    **dict.fromkeys(
+        {np.dtype(char).type for char in "?bBhHiIlLqQefdgFDGmM"},
+        _pack_scalar,
+    ),
+}
+unpackers |= {ext.NUMPY_SCALAR: _unpack_any_scalar, ext.SMALL_NDARRAY: _unpack_small}
