@@ -72,8 +72,8 @@ class Settings(Mapping[str, Any]):
         return type(self), (self._values,)
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{name}={shown(OPTIONS[name], value)}" for name, value in self._values.items())
-        return f"Settings({shown})"
+        texts = [f"{name}={shown(OPTIONS[name], value)}" for name, value in self._values.items()]
+        return f"Settings({', '.join(texts)})"
 
 
 class _Options:

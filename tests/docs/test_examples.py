@@ -29,16 +29,17 @@ def test_docstrings(name):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_pages(page):
-    """The blocks marked ``pycon`` or ``python`` of a page run from top to bottom as one session.
+    """The blocks of a page marked ``pycon`` or ``python run`` run from top to bottom as one session.
 
-    A block marked ``python`` only has to run; one marked ``pycon`` also prints what it says. Blocks with
-    ``:class: norun`` or of another language are left alone.
+    A block marked ``pycon`` prints what it says, and ends with an empty line; ``python run`` only has to run.
     """
-    blocks = re.findall(r"^```(pycon|python)\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    blocks = re.findall(
+        r"^```(pycon|python run)\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
     names = {"__name__": "__main__"}
     runner = doctest.DocTestRunner(optionflags=FLAGS)
     for number, (language, text) in enumerate(blocks):
-        if language == "python":
+        if language == "python run":
             exec(compile(text, f"{page}[{number}]", "exec"), names)
         else:
             test = doctest.DocTestParser().get_doctest(text, names, f"{page.name}[{number}]", str(page), 0)

@@ -1,0 +1,1 @@
+"""Benchmarks: each asserts its result too, so that a fast wrong answer does not count."""
