@@ -38,9 +38,9 @@ def with_errno(error: StorageError, number: int | None) -> StorageError:
     return error
 
 
-def failure_of(verb: str, key: str, url: str, error: OSError) -> StorageError:
-    """Return the error to raise from `error`, an ``OSError`` met while doing `verb` to `key`."""
-    number = error.errno
+def failure_of(verb: str, key: str, url: str, error: Exception, said: str = "") -> StorageError:
+    """Return the error to raise from `error`, met while doing `verb` to `key`; `said` is its text without secrets."""
+    number = getattr(error, "errno", None)
     what = f"{verb} {key!r} in {url}"
     if isinstance(error, FileExistsError):
         return with_errno(
@@ -56,10 +56,14 @@ def failure_of(verb: str, key: str, url: str, error: OSError) -> StorageError:
             errno.ENOENT,
         )
     code = errno.errorcode.get(number or 0)
-    reason = f"{os.strerror(number)} ({code})" if number and code else f"{type(error).__name__}: {error}"
-    return with_errno(
-        StorageError(f"{what} failed because of: {reason}. {_REMEDIES.get(number or 0, _OTHERWISE)}"), number
-    )
+    reason = f"{os.strerror(number)} ({code})" if number and code else f"{type(error).__name__}: {said or error}"
+    return with_errno(StorageError(f"{what} failed because of: {reason}. {_remedy_of(number, error)}"), number)
+
+
+def _remedy_of(number: int | None, error: Exception) -> str:
+    if number is None and isinstance(error, PermissionError):
+        number = errno.EACCES  # object stores answer "403" without a number of the system
+    return _REMEDIES.get(number or 0, _OTHERWISE)
 
 
 class Failing:

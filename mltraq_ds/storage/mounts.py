@@ -7,14 +7,14 @@ import re
 
 __all__ = ["MAPPABLE", "PREALLOCATABLE", "filesystem_type"]
 
-#: Local file systems.  A list of what is known to be safe, since new network file systems keep appearing: a file on
-#: any other (nfs, cifs, 9p, fuse.sshfs, unknown) is read, not mapped.
-MAPPABLE = frozenset(
-    (  # one word each, as /proc writes them
-        "apfs bcachefs btrfs erofs exfat ext2 ext3 ext4 f2fs hfsplus iso9660 jfs nilfs2 ntfs3 overlay ramfs reiserfs "
-        "rootfs squashfs tmpfs udf vfat xfs zfs"
-    ).split()  # noqa: SIM905 - a column of one word a line says no more
-)
+# Local file systems.  A list of what is known to be safe, since new network file systems keep appearing: a file on
+# any other (nfs, cifs, 9p, fuse.sshfs, unknown) is read, not mapped.
+_LOCAL = """
+    apfs bcachefs btrfs erofs exfat ext2 ext3 ext4 f2fs hfsplus iso9660 jfs nilfs2 ntfs3 overlay ramfs reiserfs rootfs
+    squashfs tmpfs udf vfat xfs zfs
+"""
+#: File systems whose files may be mapped.
+MAPPABLE = frozenset(_LOCAL.split())
 
 #: Where preallocation is one system call.  Elsewhere glibc emulates it by writing to every block.
 PREALLOCATABLE = frozenset(["bcachefs", "btrfs", "ext4", "f2fs", "overlay", "tmpfs", "xfs"])
