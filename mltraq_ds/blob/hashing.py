@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from collections.abc import Iterable, Iterator
 from queue import SimpleQueue
@@ -12,12 +13,18 @@ from zlib_ng import zlib_ng
 
 from mltraq_ds.storage.base import Buffer
 
-__all__ = ["Hasher", "crc_of", "flat", "sha_of"]
+__all__ = ["PIECE", "Hasher", "crc_of", "flat", "sha_of", "sha_size"]
 
-#: Below this size (bytes) handing over to the thread costs more than hashing.
+#: A member has one SHA-256 per piece of this size (bytes).  One SHA-256 of 1 GiB takes a core longer than a disk takes
+#: to write it; pieces are hashed on several cores, and can be verified alone.
+PIECE = 16 * 1024 * 1024
+
+#: Below this size (bytes) handing over to a thread costs more than hashing.
 INLINE_SIZE = 64 * 1024
-_STEP = 4 * 1024 * 1024  # how often the thread looks whether it is still wanted (bytes)
-_IN_FLIGHT = 4  # buffers made on the fly that wait for the thread
+
+_STEP = 2 * 1024 * 1024  # how often a thread looks whether it is still wanted (bytes)
+_IN_FLIGHT = 4  # buffers made on the fly that wait for a thread
+_THREADS_MAX = 4  # beyond that, memory is the limit
 
 
 def flat(buffers: Iterable[Buffer]) -> Iterator[memoryview]:
@@ -35,58 +42,103 @@ def crc_of(views: Iterable[memoryview], crc32: int = 0) -> int:
     return crc32
 
 
-def sha_of(views: Iterable[Buffer]) -> bytes:
-    """Return the SHA-256 of the views."""
-    sha = hashlib.sha256()
+def sha_of(views: Iterable[memoryview]) -> bytes:
+    """Return the SHA-256 of each piece of a member, one behind the other."""
+    pieces = Pieces(None)
     for view in views:
-        sha.update(view)
-    return sha.digest()
+        pieces.update(view)
+    return pieces.digest()
+
+
+def sha_size(size: int) -> int:
+    """Return the size of the SHA-256s of a member of `size` bytes (bytes): 32 a piece, and at least 32."""
+    return 32 * max(1, -(-size // PIECE))
+
+
+class Pieces:
+    """The SHA-256s of one member; with a `Hasher`, complete when that has finished."""
+
+    def __init__(self, hasher: Hasher | None) -> None:
+        self._hasher = hasher
+        self._shas = [hashlib.sha256()]
+        self._filled = 0
+
+    def update(self, view: memoryview, *, is_fresh: bool = False) -> None:
+        """Add bytes; `is_fresh` says that only we keep them alive, so that not many may wait at a time."""
+        while view.nbytes:
+            if self._filled == PIECE:
+                self._shas.append(hashlib.sha256())
+                self._filled = 0
+            part, view = view[: PIECE - self._filled], view[PIECE - self._filled :]
+            self._filled += part.nbytes
+            if self._hasher is None:
+                self._shas[-1].update(part)
+            else:
+                self._hasher.submit(len(self._shas), self._shas[-1], part, is_fresh)
+
+    def digest(self) -> bytes:
+        """Return the SHA-256s, one behind the other."""
+        return b"".join(sha.digest() for sha in self._shas)
 
 
 class Hasher:
-    """SHA-256 in a second thread, while the first one writes; the thread is started by the first large member."""
+    """SHA-256 in threads, while another thread writes; they are started by the first large member.
+
+    A piece belongs to one thread, so that its bytes are hashed in their order.
+    """
 
     def __init__(self) -> None:
-        self._queue: SimpleQueue[tuple[Any, memoryview, bool] | None] = SimpleQueue()
+        self._queues: list[SimpleQueue[tuple[Any, memoryview, bool] | None]] = []
+        self._threads: list[threading.Thread] = []
         self._slots = threading.Semaphore(_IN_FLIGHT)
-        self._thread: threading.Thread | None = None
         self._is_abandoned = False
         self._error: Exception | None = None
 
-    def update(self, sha: Any, view: memoryview, *, is_fresh: bool = False) -> None:
-        """Add a view to a digest; waits while too many fresh buffers, which only we keep alive, are not hashed yet."""
-        if self._thread is None:
-            if view.nbytes < INLINE_SIZE:
-                sha.update(view)
-                return
-            self._thread = threading.Thread(target=self._run, name="mltraq_ds-sha256", daemon=True)
-            self._thread.start()
+    def pieces(self, size: int) -> Pieces:
+        """Return the digests-to-be of a member of `size` bytes."""
+        if size < INLINE_SIZE:
+            return Pieces(None)
+        for _ in range(len(self._threads), min(sha_size(size) // 32, _cpu_count(), _THREADS_MAX)):
+            self._start_thread()
+        return Pieces(self)
+
+    def submit(self, number: int, sha: Any, view: memoryview, is_fresh: bool) -> None:
+        """Add bytes of a piece to its digest; waits while too many fresh ones are not hashed yet."""
         if is_fresh:
             self._slots.acquire()
-        self._queue.put((sha, view, is_fresh))
+        self._queues[number % len(self._queues)].put((sha, view, is_fresh))
 
     def finish(self) -> None:
         """Wait until all digests are complete."""
-        if self._thread is not None:
-            self._queue.put(None)
-            self._thread.join()
-            self._thread = None
+        self._end_threads()
         if self._error is not None:
             raise self._error
 
     def close(self) -> None:
-        """End the thread, whatever it still has to do; nothing to do after `finish`."""
+        """End the threads, whatever they still have to do; nothing to do after `finish`."""
         self._is_abandoned = True
-        if self._thread is not None:
-            self._queue.put(None)
-            self._thread.join()
-            self._thread = None
+        self._end_threads()
 
-    def _run(self) -> None:
-        while (job := self._queue.get()) is not None:
+    def _start_thread(self) -> None:
+        queue: SimpleQueue[tuple[Any, memoryview, bool] | None] = SimpleQueue()
+        thread = threading.Thread(target=self._run, args=(queue,), name="mltraq_ds-sha256", daemon=True)
+        thread.start()
+        self._queues.append(queue)
+        self._threads.append(thread)
+
+    def _end_threads(self) -> None:
+        for queue in self._queues:
+            queue.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._threads = []
+        self._queues = []
+
+    def _run(self, queue: SimpleQueue[tuple[Any, memoryview, bool] | None]) -> None:
+        while (job := queue.get()) is not None:
             sha, view, is_fresh = job
             try:
-                for start in range(0, 0 if self._error else view.nbytes, _STEP):
+                for start in range(0, view.nbytes, _STEP):
                     if self._is_abandoned:
                         break
                     sha.update(view[start : start + _STEP])
@@ -96,3 +148,10 @@ class Hasher:
                 del job, view
                 if is_fresh:
                     self._slots.release()
+
+
+def _cpu_count() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # pragma: no cover — macOS, Windows
+        return os.cpu_count() or 1

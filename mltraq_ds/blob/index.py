@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
+from mltraq_ds.blob.hashing import sha_size
 from mltraq_ds.blob.zipformat import central_entry, end_of_archive, format_comment, header_size
 from mltraq_ds.errors import CorruptBlobError, FormatError, InvalidNameError
 from mltraq_ds.ids import validate_key
@@ -52,7 +53,7 @@ class Row(NamedTuple):
     crc32 : int
         CRC-32 of the payload.
     sha256 : bytes
-        SHA-256 of the payload, 32 bytes.
+        SHA-256 of each 16 MiB of the payload, 32 bytes each, one behind the other.
     compression : str or None
         ``zstd`` where the payload is a zstd frame.
     size : int
@@ -98,7 +99,7 @@ def pack_head(kind: str, rows: Sequence[Row], packer: msgpack.Packer) -> bytes:
     parts = [packer.pack_array_header(len(rows))]
     for name, offset, stored_size, crc32, sha256, compression, size in rows:
         # msgpack would choose the shortest form of the CRC; this one always takes 5 bytes.
-        checksums = _CRC.pack(0xCE, crc32) + b"\xc4\x20" + sha256
+        checksums = _CRC.pack(0xCE, crc32) + packer.pack(sha256)
         parts += (b"\x97", packer.pack(name), packer.pack(offset), packer.pack(stored_size), checksums)
         parts += (packer.pack(compression), packer.pack(size))
     start = packer.pack({"format": FORMAT, "kind": kind, "members": b"".join(parts)})
@@ -228,7 +229,7 @@ def _require_row(parts: object, header_offset: int, blob: str) -> Row:
     # Offsets follow from names and sizes, so members cannot overlap or hide bytes between them.
     if row.stored_size < 0 or row.offset != header_offset + header_size(name, row.stored_size, header_offset):
         raise ValueError(f"the member {row.name!r:.100} is not where the one before it ends")
-    if not 0 <= row.crc32 < 2**32 or len(row.sha256) != 32:
+    if not 0 <= row.crc32 < 2**32 or len(row.sha256) != sha_size(row.stored_size):
         raise ValueError(f"the member {row.name!r:.100} has no checksums")
     if row.compression is None:
         is_sane = row.size == row.stored_size

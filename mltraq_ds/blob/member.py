@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Iterable, Iterator
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, Literal, TypeAlias, cast
 
-from mltraq_ds.blob.hashing import crc_of
+from mltraq_ds.blob.hashing import crc_of, sha_of
 from mltraq_ds.blob.index import Row, corrupt
 from mltraq_ds.errors import CorruptBlobError
 from mltraq_ds.storage.base import Source
@@ -32,7 +31,7 @@ class StoredMember:
     crc32 : int
         CRC-32 of the stored bytes.
     sha256 : bytes
-        SHA-256 of the stored bytes, 32 bytes.
+        SHA-256 of each 16 MiB of the stored bytes, 32 bytes each, one behind the other.
     compression : str or None
         ``zstd`` where it is stored as a zstd frame.
     """
@@ -153,10 +152,7 @@ def _checksum(views: Iterable[memoryview], by: Verify) -> int | bytes | None:
         return None
     if by == "crc":
         return crc_of(views)
-    sha = hashlib.sha256()
-    for view in views:
-        sha.update(view)
-    return sha.digest()
+    return sha_of(views)
 
 
 class _Stream(io.RawIOBase):

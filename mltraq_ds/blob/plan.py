@@ -134,7 +134,7 @@ class Plan:
         if is_bomb(size, place[1]):
             return False  # readers refuse it: they cannot tell it from an attack
         part = self._place(name + ".zst", place[1], size, "zstd", lambda: spool.read(*place), member)
-        part.checksums = (crc_of(map(memoryview, spool.read(*place))), sha_of(spool.read(*place)))
+        part.checksums = (crc_of(flat(spool.read(*place))), sha_of(flat(spool.read(*place))))
         part.crc32_before = crc32
         return True
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, Literal
 
-from mltraq_ds.blob.hashing import INLINE_SIZE, Hasher, crc_of, flat, sha_of
+from mltraq_ds.blob.hashing import Hasher, Pieces, crc_of, flat, sha_size
 from mltraq_ds.blob.index import INDEX_NAME, Row, make_packer, pack_fragments, pack_head, render_tail
 from mltraq_ds.blob.plan import Compression, Part, Plan, changed
 from mltraq_ds.blob.reader import StoredEntry
@@ -18,7 +18,6 @@ from mltraq_ds.storage.base import Buffer
 
 __all__ = ["Packed", "pack", "pack_many"]
 
-_NO_SHA = bytes(32)
 _JOIN_BELOW = 64 * 1024  # smaller buffers are copied together: a system call costs more than copying them
 _JOIN_UP_TO = 1024 * 1024
 
@@ -96,7 +95,7 @@ class Packed:
         self.kind = kind
         self._plan = plan
         self._entries = pack_fragments(plan.fragments, plan.packer)
-        self._rows = [_row(part, 0, _NO_SHA) for part in plan.parts]
+        self._rows = [_row(part, 0, bytes(sha_size(part.stored_size))) for part in plan.parts]
         self._digest: str | None = None
         self._index_size = len(pack_head(kind, self._rows, plan.packer)) + len(self._entries)
         self._index_offset = plan.end + header_size(INDEX_NAME.encode(), self._index_size, plan.end)
@@ -154,7 +153,7 @@ class Packed:
 
     def _frames(self, hasher: Hasher) -> Generator[Buffer, None, None]:
         crcs: list[int] = []
-        digests: list[Any] = []
+        digests: list[Pieces | bytes] = []
         for part in self._plan.parts:
             yield from _frames_of(part, hasher, crcs, digests)
         hasher.finish()
@@ -167,7 +166,9 @@ class Packed:
         yield from index
         yield self._tail(rows, crc32)
         self._rows = rows
-        self._digest = f"sha256:{sha_of(index).hex()}"
+        sha256 = hashlib.sha256(head)
+        sha256.update(self._entries)
+        self._digest = f"sha256:{sha256.hexdigest()}"
 
     def _tail(self, rows: list[Row], index_crc32: int) -> bytes:
         """Return what follows the index."""
@@ -178,7 +179,7 @@ def _row(part: Part, crc32: int, sha256: bytes) -> Row:
     return Row(part.name, part.offset, part.stored_size, crc32, sha256, part.compression, part.size)
 
 
-def _frames_of(part: Part, hasher: Hasher, crcs: list[int], digests: list[Any]) -> Iterator[Buffer]:
+def _frames_of(part: Part, hasher: Hasher, crcs: list[int], digests: list[Pieces | bytes]) -> Iterator[Buffer]:
     """Yield header and payload of one member, and append its CRC-32 and its SHA-256 (or what will know it)."""
     name = part.name.encode()
     if part.checksums:
@@ -188,24 +189,21 @@ def _frames_of(part: Part, hasher: Hasher, crcs: list[int], digests: list[Any]) 
         yield local_header(name, part.stored_size, crc32, part.header_offset)
         yield from flat(part.buffers())  # checks itself: it is a member of another blob, or our own spool
         return
-    sha = hashlib.sha256()
-    digests.append(sha)
+    pieces = hasher.pieces(part.stored_size)
+    digests.append(pieces)
     if part.member is not None and part.member.streamed:
-        yield from _streamed(part, hasher, crcs, sha)
+        yield from _streamed(part, crcs, pieces)
         return
     views = list(flat(part.buffers()))
     _require_size(part, sum(view.nbytes for view in views))
     for view in views:
-        if part.size < INLINE_SIZE:
-            sha.update(view)
-        else:
-            hasher.update(sha, view)  # before the CRC, so that both are at work
+        pieces.update(view)  # before the CRC, so that all are at work
     crcs.append(crc_of(views))
     yield local_header(name, part.stored_size, crcs[-1], part.header_offset)
     yield from views
 
 
-def _streamed(part: Part, hasher: Hasher, crcs: list[int], sha: Any) -> Iterator[Buffer]:
+def _streamed(part: Part, crcs: list[int], pieces: Pieces) -> Iterator[Buffer]:
     """Read a member twice, since its CRC-32 comes before it; what changed in between is found at its end."""
     crc32 = size = 0
     for view in flat(part.buffers()):
@@ -220,7 +218,7 @@ def _streamed(part: Part, hasher: Hasher, crcs: list[int], sha: Any) -> Iterator
         size += view.nbytes
         if size > part.stored_size:
             break
-        hasher.update(sha, view, is_fresh=True)
+        pieces.update(view, is_fresh=True)
         yield view
     _require_size(part, size)
     if again != crc32:
