@@ -63,7 +63,9 @@ def _is_seed(value: object) -> bool:
 
 def _choice(name: str, choices: tuple[str, ...], doc: str) -> Option:
     """Return an option with a few named values, the first of which is the default."""
-    return Option(name, choices[0], " or ".join(map(repr, choices)), choices.__contains__, doc)
+    return Option(
+        name, choices[0], " or ".join(map(repr, choices)), lambda value: type(value) is str and value in choices, doc
+    )
 
 
 def _flag(name: str, default: bool, doc: str) -> Option:
@@ -184,11 +186,7 @@ def validated(path: object, value: object) -> object:
     option = OPTIONS.get(path) if isinstance(path, str) else None
     if option is None:
         raise unknown(path)
-    try:
-        is_accepted = option.accepts(value)
-    except TypeError:  # an unhashable value compared with choices
-        is_accepted = False
-    if not is_accepted:
+    if not option.accepts(value):
         # The value itself is not printed: it may be a secret in the wrong place.
         raise UsageError(
             f"Option {option.name!r} cannot be set to a value of type {type(value).__name__} "

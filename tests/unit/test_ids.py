@@ -66,6 +66,8 @@ def test_escaped_names_are_plain_segments(name):
 
 
 @given(ANY_TEXT)
+@example("a" * 300)
+@example("A" * 67)
 def test_escaping_can_be_undone(name):
     """A name is read back from its segment, or is known to have been too long."""
     segment = ids.escape_name(name)

@@ -4,6 +4,7 @@ import asyncio
 import pickle
 import threading
 
+import numpy as np
 import pytest
 
 from mltraq_ds import options
@@ -145,6 +146,7 @@ def test_a_group_cannot_be_set():
         ("datastore.durability", "fsync"),
         ("datastore.durability", None),
         ("datastore.verify", []),
+        ("datastore.verify", np.array(["crc", "none"])),
         ("datastore.mmap", "False"),
         ("datastore.storage_options", "{}"),
         ("datastore.storage_options", {1: 2}),
