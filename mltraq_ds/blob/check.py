@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from mltraq_ds.blob.hashing import crc_of
-from mltraq_ds.blob.index import INDEX_NAME, Index, end_of, make_packer, pack_fragments, pack_head, render_tail
+from mltraq_ds.blob.index import INDEX_NAME, end_of, make_packer, pack_fragments, pack_head, render_tail
+from mltraq_ds.blob.parsing import Index
 from mltraq_ds.blob.zipformat import local_header
 from mltraq_ds.errors import DamageError, InvalidNameError
 from mltraq_ds.storage.base import Source

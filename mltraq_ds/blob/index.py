@@ -1,24 +1,16 @@
-"""``index.msgpack``: what a blob holds and where.  Its SHA-256 is the digest in a reference.
-
-Whatever is parsed here is untrusted: `msgpack` allocates what an array header claims, so long arrays are read header
-first, and everything else is parsed with a limit that makes a lie cheap.
-"""
+"""``index.msgpack``: what a blob holds and where.  Its SHA-256 is the digest in a reference."""
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgpack
 
-from mltraq_ds.blob.hashing import sha_size
-from mltraq_ds.blob.zipformat import central_entry, end_of_archive, format_comment, header_size
-from mltraq_ds.errors import CorruptBlobError, FormatError, InvalidNameError
-from mltraq_ds.ids import validate_key
+from mltraq_ds.blob.zipformat import central_entry, end_of_archive, format_comment
 
-__all__ = ["FORMAT", "INDEX_NAME", "Index", "Row", "pack_entry", "pack_head", "parse_entry", "parse_index"]
+__all__ = ["FORMAT", "INDEX_NAME", "KINDS", "Row", "corrupt", "make_packer", "pack_entry", "pack_head", "render_tail"]
 
 FORMAT = 1
 INDEX_NAME = "index.msgpack"
@@ -28,15 +20,7 @@ KINDS = ("datastore", "value", "pack")
 EXPANSION_MAX = 1000
 EXPANSION_FREE = 64 * 1024 * 1024
 
-#: What unpacking raises on bytes that are not what they should be.
-UNPACK_ERRORS = (ValueError, msgpack.UnpackException, RecursionError, MemoryError, OverflowError)
-
-_SHORT_ARRAY = 15
-_SMALL = 1024  # beyond, nested lies about lengths would cost more than a few MiB
-_KEYS = {"format", "kind", "members", "fragments"}
 _CRC = struct.Struct(">BI")
-_ROW_TYPES = ([str, int, int, int, bytes, type(None), int], [str, int, int, int, bytes, str, int])
-_PLAIN_NAME = re.compile(r"(?:[A-Za-z0-9_=~][A-Za-z0-9_=~-]*(?:[./][A-Za-z0-9_=~-]+)*)")
 
 
 class Row(NamedTuple):
@@ -67,14 +51,6 @@ class Row(NamedTuple):
     sha256: bytes
     compression: str | None
     size: int
-
-
-class Index(NamedTuple):
-    """What `parse_index` found; entries are still packed, so that opening a blob does not parse all of them."""
-
-    kind: str
-    rows: list[Row]
-    fragments: dict[str, dict[str, bytes]]
 
 
 def pack_entry(
@@ -125,124 +101,9 @@ def render_tail(rows: list[Row], end: int, index_offset: int, index_size: int, i
     return directory + end_of_archive(len(entries), index_offset + index_size, len(directory), comment)
 
 
-def parse_index(packed: memoryview, index_offset: int, blob: str) -> Index:
-    """Parse and validate an index.
-
-    Parameters
-    ----------
-    packed : memoryview
-        The bytes of ``index.msgpack``.
-    index_offset : int
-        Where they start in the file (bytes); every member lies before.
-    blob : str
-        Key of the blob, for messages.
-
-    Raises
-    ------
-    CorruptBlobError
-        If anything in it cannot be right.
-    FormatError
-        If a newer version of the library wrote it.
-    InvalidNameError
-        If a member name could leave the folder that it is extracted to.
-    """
-    try:
-        # Only maps and bytes: no array, so nothing is allocated that is not there.
-        index = msgpack.unpackb(packed, max_array_len=0, max_ext_len=0, unicode_errors="surrogatepass")
-        if not isinstance(index, dict):
-            raise ValueError("it is not a map")
-        check_format(index.get("format"), blob)
-        if not _KEYS.issubset(index):
-            raise ValueError(f"it lacks {sorted(_KEYS - set(index))}")
-        if index["kind"] not in KINDS:
-            raise ValueError(f"its kind is {index['kind']!r:.50}")
-        _require_fragments(index["fragments"], index["kind"])
-        rows = _parse_rows(index["members"], blob)
-        end = end_of(rows)
-        if index_offset != end + header_size(INDEX_NAME.encode(), len(packed), end):
-            raise ValueError("it does not start where the last member ends")
-        return Index(index["kind"], rows, index["fragments"])
-    except InvalidNameError:
-        raise
-    except (*UNPACK_ERRORS, TypeError) as error:
-        raise CorruptBlobError(corrupt(blob, f"its index cannot be read: {error}")) from error
-
-
-def check_format(version: object, blob: str) -> None:
-    """Refuse a blob of a newer format."""
-    if type(version) is not int or version < 1:
-        raise ValueError(f"its format is {version!r:.50}")
-    if version > FORMAT:
-        raise FormatError(
-            f"The blob {blob!r} is of format {version}; this version of mltraq_ds reads formats up to {FORMAT}. "
-            "Upgrade it with 'pip install --upgrade mltraq-ds'."
-        )
-
-
-def corrupt(blob: str, problem: str, member: str = "") -> str:
-    """Return the text of a `CorruptBlobError`."""
-    where = f"member {member!r} of the blob {blob!r}" if member else f"blob {blob!r}"
-    return f"The {where} is damaged: {problem}. Restore it from a copy; 'mltraq-ds check' lists what else is damaged."
-
-
-def _require_fragments(fragments: object, kind: str) -> None:
-    if not isinstance(fragments, dict) or not set(map(type, fragments)) <= {str}:
-        raise ValueError("its fragments are not a map of names")
-    if kind != "pack" and set(fragments) != {""}:
-        raise ValueError(f"a {kind} has other fragments than ''")
-    for entries in fragments.values():
-        if type(entries) is not dict or not set(map(type, entries)) <= {str}:
-            raise ValueError("a fragment is not a map of keys")
-        if not set(map(type, entries.values())) <= {bytes}:
-            raise ValueError("an entry is not packed")
-
-
 def end_of(rows: Sequence[Row]) -> int:
     """Return where the last member ends (bytes)."""
     return rows[-1].offset + rows[-1].stored_size if rows else 0
-
-
-def _parse_rows(packed: object, blob: str) -> list[Row]:
-    if type(packed) is not bytes:
-        raise ValueError("its members are not packed")
-    unpacker = _unpacker(packed)
-    rows = []
-    end = 0
-    for _ in range(unpacker.read_array_header()):
-        row = _require_row(unpacker.unpack(), end, blob)
-        end = row.offset + row.stored_size
-        rows.append(row)
-    if unpacker.tell() != len(packed):
-        raise ValueError("there is something behind its members")
-    if len({row.name for row in rows} | {INDEX_NAME}) <= len(rows):
-        raise ValueError("two members have one name")
-    return rows
-
-
-def _require_row(parts: object, header_offset: int, blob: str) -> Row:
-    if type(parts) is not list or [type(part) for part in parts] not in _ROW_TYPES:
-        raise ValueError(f"{parts!r:.100} is not a member")
-    row = Row(*parts)
-    name = row.name.encode("utf-8")
-    if not (_PLAIN_NAME.fullmatch(row.name) and len(name) <= 200):
-        validate_key(row.name, f"name of a member of the blob {blob!r}")
-    # Offsets follow from names and sizes, so members cannot overlap or hide bytes between them.
-    if row.stored_size < 0 or row.offset != header_offset + header_size(name, row.stored_size, header_offset):
-        raise ValueError(f"the member {row.name!r:.100} is not where the one before it ends")
-    if not 0 <= row.crc32 < 2**32 or len(row.sha256) != sha_size(row.stored_size):
-        raise ValueError(f"the member {row.name!r:.100} has no checksums")
-    if row.compression is None:
-        is_sane = row.size == row.stored_size
-    elif row.compression == "zstd":
-        is_sane = row.size >= 0 and not is_bomb(row.size, row.stored_size)
-    else:
-        raise FormatError(
-            f"The member {row.name!r:.100} of the blob {blob!r} is compressed by {row.compression!r:.50}, "
-            "which this version of mltraq_ds does not know. Upgrade it with 'pip install --upgrade mltraq-ds'."
-        )
-    if not is_sane:
-        raise ValueError(f"the member {row.name!r:.100} cannot have {row.size} bytes, stored in {row.stored_size}")
-    return row
 
 
 def is_bomb(size: int, stored_size: int) -> bool:
@@ -250,57 +111,7 @@ def is_bomb(size: int, stored_size: int) -> bool:
     return size > EXPANSION_FREE and size > EXPANSION_MAX * stored_size
 
 
-def parse_entry(packed: bytes) -> tuple[bytes, list[int], list[Any], bytes]:
-    """Parse one entry into tree, positions, references and packed summary.
-
-    Raises
-    ------
-    ValueError
-        Or another of `UNPACK_ERRORS`, if it is not an entry.
-    """
-    entry = unpack_bounded(packed, depth=2)
-    if type(entry) is not list or [type(part) for part in entry] != [bytes, list, list, bytes]:
-        raise ValueError("it is not [tree, members, references, summary]")
-    tree, positions, references, summary = entry
-    if not set(map(type, positions)) <= {int}:
-        raise ValueError("a position is not a number")
-    return tree, positions, references, summary
-
-
-def unpack_bounded(packed: bytes, depth: int) -> Any:
-    """Unpack untrusted bytes in memory that is a small multiple of their size.
-
-    `msgpack` makes a list as long as a header claims, at every level.  For small bytes that is harmless.  For others
-    containers of the upper `depth` levels are read one element at a time, and arrays below have at most 15 elements.
-    """
-    if len(packed) <= _SMALL:
-        return msgpack.unpackb(packed, max_ext_len=0, unicode_errors="surrogatepass")
-    unpacker = _unpacker(packed)
-
-    def read(levels: int) -> Any:
-        position = unpacker.tell()
-        first = packed[position] if position < len(packed) else 0
-        if levels and (first & 0xF0 == 0x90 or first in (0xDC, 0xDD)):
-            return [read(levels - 1) for _ in range(unpacker.read_array_header())]
-        if levels and (first & 0xF0 == 0x80 or first in (0xDE, 0xDF)):
-            return {unpacker.unpack(): read(levels - 1) for _ in range(unpacker.read_map_header())}
-        return unpacker.unpack()
-
-    value = read(depth)
-    if unpacker.tell() != len(packed):
-        raise ValueError("there is something behind its end")
-    return value
-
-
-def _unpacker(packed: bytes) -> Any:
-    unpacker = msgpack.Unpacker(
-        max_buffer_size=len(packed),
-        max_array_len=_SHORT_ARRAY,
-        max_map_len=len(packed),
-        max_str_len=len(packed),
-        max_bin_len=len(packed),
-        max_ext_len=0,
-        unicode_errors="surrogatepass",
-    )
-    unpacker.feed(packed)
-    return unpacker
+def corrupt(blob: str, problem: str, member: str = "") -> str:
+    """Return the text of a `CorruptBlobError`."""
+    where = f"member {member!r} of the blob {blob!r}" if member else f"blob {blob!r}"
+    return f"The {where} is damaged: {problem}. Restore it from a copy; 'mltraq-ds check' lists what else is damaged."

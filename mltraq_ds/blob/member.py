@@ -34,12 +34,15 @@ class StoredMember:
         SHA-256 of each 16 MiB of the stored bytes, 32 bytes each, one behind the other.
     compression : str or None
         ``zstd`` where it is stored as a zstd frame.
+    folder : str
+        The part of the name that stands for the fragment of a pack, with its ``/``.
     """
 
-    __slots__ = ("_is_verified", "_offset", "_source", "_verify", *Row._fields[:1], *Row._fields[2:])
+    __slots__ = ("folder", "_is_verified", "_offset", "_source", "_verify", *Row._fields[:1], *Row._fields[2:])
 
-    def __init__(self, source: Source, row: Row, verify: Verify) -> None:
+    def __init__(self, source: Source, row: Row, verify: Verify, folder: str = "") -> None:
         self.name, self._offset, self.stored_size, self.crc32, self.sha256, self.compression, self.size = row
+        self.folder = folder
         self._source = source
         self._verify = verify
         self._is_verified = verify == "none"

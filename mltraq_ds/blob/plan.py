@@ -88,6 +88,8 @@ class Plan:
             references = entry.references
             for stored in entry.members:
                 self._add_stored(stored, folder)
+        elif not (entry.members or entry.nested):
+            return pack_entry(entry.tree, [], [], entry.summary, self.packer)  # ten thousand small values: be quick
         else:
             references = [self._refer(value) for value in entry.nested]
             for member in entry.members:
@@ -104,8 +106,8 @@ class Plan:
         return self._nested(value)
 
     def _add_stored(self, stored: StoredMember, folder: str) -> None:
-        base = stored.name.rpartition("/")[2] if folder else stored.name
-        part = self._place(folder + base, stored.stored_size, stored.size, stored.compression, stored.buffers, None)
+        name = folder + stored.name.removeprefix(stored.folder)
+        part = self._place(name, stored.stored_size, stored.size, stored.compression, stored.buffers, None)
         part.checksums = (stored.crc32, stored.sha256)
 
     def _add_member(self, member: Member, folder: str) -> None:

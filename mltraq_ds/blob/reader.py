@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mltraq_ds.blob.hashing import crc_of
-from mltraq_ds.blob.index import UNPACK_ERRORS, Index, check_format, corrupt, parse_entry, parse_index, unpack_bounded
+from mltraq_ds.blob.index import corrupt
 from mltraq_ds.blob.member import StoredMember, Verify
+from mltraq_ds.blob.parsing import UNPACK_ERRORS, Index, check_format, parse_entry, parse_index, unpack_bounded
 from mltraq_ds.blob.zipformat import END_SIZE, parse_end
 from mltraq_ds.errors import CorruptBlobError, CorruptRecordError, InvalidNameError, UsageError
 from mltraq_ds.reference import Reference
@@ -246,6 +247,8 @@ class Blob:
     def _member(self, position: int) -> StoredMember:
         member = self._members[position]
         if member is None:
-            member = StoredMember(self._source, self._index.rows[position], self._verify)
+            row = self._index.rows[position]
+            folder = row.name[: row.name.find("/") + 1] if self.kind == "pack" else ""
+            member = StoredMember(self._source, row, self._verify, folder)
             self._members[position] = member
         return member
