@@ -77,7 +77,7 @@ class _Plan:
             if isinstance(part, np.ndarray):
                 rows = max(1, PIECE_BYTES // part.itemsize)
                 for start in range(0, len(part), rows):
-                    yield memoryview(np.ascontiguousarray(part[start : start + rows]).view(np.uint8))
+                    yield np.ascontiguousarray(part[start : start + rows]).view(np.uint8).data
             else:
                 yield memoryview(part)
 

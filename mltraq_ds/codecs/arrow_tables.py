@@ -13,7 +13,14 @@ from mltraq_ds.codecs.arrow_types import check_extensions, extension_names
 from mltraq_ds.codecs.base import MemberSource, Parts
 from mltraq_ds.errors import UnsupportedTypeError
 
-__all__ = ["decode_arrow", "decode_polars", "decode_polars_series", "encode_arrow", "encode_polars", "encode_polars_series"]
+__all__ = [
+    "decode_arrow",
+    "decode_polars",
+    "decode_polars_series",
+    "encode_arrow",
+    "encode_polars",
+    "encode_polars_series",
+]
 
 _ARRAY = "values"
 

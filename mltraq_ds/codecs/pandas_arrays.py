@@ -7,6 +7,7 @@ No dtype is stored as pandas prints it, so that pandas 2 and 3 read each other's
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
@@ -247,22 +248,24 @@ def _encode_sparse(array: Any, writer: ColumnWriter | None, label: object) -> De
 def _decode_sparse(description: Description, reader: ColumnReader | None) -> Any:
     values, indices, rows = description["value"], description["indices"], int(description["rows"])
     layout, fill = description["layout"], description["fill"]
-    if hasattr(pd.arrays.SparseArray, "from_indices"):
-        return pd.arrays.SparseArray.from_indices(
-            values, indices, rows, fill_value=fill, kind=layout, dtype=values.dtype
-        )
-    from pandas._libs.sparse import IntIndex
-
-    index = IntIndex(rows, np.asarray(indices, np.int32))
+    sparse_array: Any = pd.arrays.SparseArray
+    if hasattr(sparse_array, "from_indices"):
+        return sparse_array.from_indices(values, indices, rows, fill_value=fill, kind=layout, dtype=values.dtype)
+    # pandas 2 has no public way.
+    index = importlib.import_module("pandas._libs.sparse").IntIndex(rows, np.asarray(indices, np.int32))
     index = index.to_block_index() if layout == "block" else index
     dtype = pd.SparseDtype(values.dtype, fill)
-    return pd.arrays.SparseArray(values, sparse_index=index, fill_value=fill, dtype=dtype, kind=layout)
+    return sparse_array(values, sparse_index=index, fill_value=fill, dtype=dtype, kind=layout)
 
 
 def _encode_categorical(array: Any, writer: ColumnWriter | None, label: object) -> Description:
     from mltraq_ds.codecs.pandas_index import encode_codes
 
-    return {"kind": "categorical", "ordered": array.ordered, **encode_codes(array.codes, array.categories, writer, label)}
+    return {
+        "kind": "categorical",
+        "ordered": array.ordered,
+        **encode_codes(array.codes, array.categories, writer, label),
+    }
 
 
 def _decode_categorical(description: Description, reader: ColumnReader | None) -> Any:

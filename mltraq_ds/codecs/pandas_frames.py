@@ -16,7 +16,15 @@ from mltraq_ds.codecs.base import Member, MemberSource, Parts
 from mltraq_ds.codecs.pandas_arrays import decode_array, encode_array, positions
 from mltraq_ds.codecs.pandas_index import decode_index, encode_index
 
-__all__ = ["decode_frame", "decode_lone", "decode_series", "encode_frame", "encode_lone", "encode_series", "read_columns"]
+__all__ = [
+    "decode_frame",
+    "decode_lone",
+    "decode_series",
+    "encode_frame",
+    "encode_lone",
+    "encode_series",
+    "read_columns",
+]
 
 #: Above this many separate blocks pandas warns when a column is added; then they are joined, which copies.
 _MANY_BLOCKS = 100
@@ -39,13 +47,13 @@ def encode_frame(frame: pd.DataFrame) -> Parts:
     return Parts(meta, [writer.member()], summary)
 
 
-def decode_frame(meta: dict[str, Any], members: Sequence[MemberSource]) -> pd.DataFrame:
+def decode_frame(meta: dict[str, Any], members: Sequence[MemberSource]) -> Any:
     """Return the frame described."""
     reader = ColumnReader(_only(members))
     return _with_extras(_frame(meta, reader, meta["fields"], decode_index(meta["columns"], None)), meta)
 
 
-def read_columns(meta: dict[str, Any], members: Sequence[MemberSource], columns: Sequence[Hashable]) -> pd.DataFrame:
+def read_columns(meta: dict[str, Any], members: Sequence[MemberSource], columns: Sequence[Hashable]) -> Any:
     """Read some columns of a frame, and its index, without reading the others.
 
     The ranges read are checked for bounds and structure, not against the checksum of the member, which covers all of it.
@@ -124,7 +132,7 @@ def encode_series(series: pd.Series[Any]) -> Parts:
     return Parts(meta, _members(writer), summary)
 
 
-def decode_series(meta: dict[str, Any], members: Sequence[MemberSource]) -> pd.Series[Any]:
+def decode_series(meta: dict[str, Any], members: Sequence[MemberSource]) -> Any:
     """Return the series described."""
     reader = ColumnReader(_only(members)) if members else None
     values = decode_array(meta["values"], reader)

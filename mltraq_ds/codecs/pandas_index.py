@@ -34,7 +34,12 @@ def encode_index(index: Any, writer: ColumnWriter | None, label: object = "index
             encode_codes(codes, level, writer, f"{label}_{i}" if name is None else name)
             for i, (codes, level, name) in enumerate(zip(index.codes, index.levels, index.names, strict=True))
         ]
-        return {"kind": "multi", "levels": levels, "names": list(index.names), "sortorder": index.sortorder}
+        return {
+            "kind": "multi",
+            "levels": levels,
+            "names": list(index.names),
+            "sortorder": getattr(index, "sortorder", None),
+        }
     if type(index).__module__.partition(".")[0] != "pandas":
         raise UnsupportedTypeError(
             f"an index of type {type(index).__module__}.{type(index).__qualname__} has no codec; convert it to one of "
@@ -60,7 +65,7 @@ def decode_index(description: Description, reader: ColumnReader | None) -> Any:
         start, stop, step = description["range"]
         return pd.RangeIndex(start, stop, step, name=description["name"])
     if kind == "multi":
-        pairs = [decode_codes(level, reader) for level in description["levels"]]
+        pairs: Any = [decode_codes(level, reader) for level in description["levels"]]
         return pd.MultiIndex(
             levels=[level for _, level in pairs],
             codes=[codes for codes, _ in pairs],

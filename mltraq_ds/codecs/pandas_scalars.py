@@ -19,6 +19,8 @@ from mltraq_ds.errors import MissingExtraError, UnsupportedTypeError
 
 __all__ = ["decode_offset", "decode_scalar", "decode_zone", "encode_offset", "encode_scalar", "encode_zone"]
 
+# The stubs know few of the frequencies, and no list of them.
+_OFFSETS: Any = pd.tseries.offsets
 _MICROSECOND = datetime.timedelta(microseconds=1)
 
 
@@ -118,10 +120,10 @@ def decode_offset(description: Any) -> Any:
     if "text" in description:
         return pd.tseries.frequencies.to_offset(str(description["text"]))
     name = description["name"]
-    if name not in pd.tseries.offsets.__all__:
+    if name not in _OFFSETS.__all__:
         raise ValueError(f"pandas has no frequency called {name!r}")
     kwds = {str(key): value for key, value in description["kwds"].items()}
-    return getattr(pd.offsets, name)(int(description["n"]), normalize=bool(description["normalize"]), **kwds)
+    return getattr(_OFFSETS, name)(int(description["n"]), normalize=bool(description["normalize"]), **kwds)
 
 
 def encode_scalar(value: Any) -> dict[str, Any]:
@@ -164,7 +166,7 @@ def decode_scalar(description: Any) -> Any:
 
 
 def _timestamp(description: Any) -> Any:
-    value = pd.Timestamp(np.datetime64(description["ticks"], _unit(description)))
+    value: Any = pd.Timestamp(np.datetime64(description["ticks"], _unit(description)))
     zone = decode_zone(description["tz"])
     if zone is not None:
         value = value.tz_localize("UTC").tz_convert(zone)

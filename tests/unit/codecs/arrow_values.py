@@ -108,15 +108,23 @@ def arrays() -> dict[str, Callable[[], Any]]:
     made["object nested"] = lambda: _objects([[1, 2], [3], [], ["x"], [[1]], [None]])
     made["object np.str_"] = lambda: _objects([np.str_("a"), "b", "c", "d", "e", "f"])
     made["object bool"] = lambda: _objects([True, False, True, True, None, False])
-    made["object Decimal"] = lambda: _objects([Decimal("1.10"), Decimal("NaN"), None, Decimal(1), Decimal(2), Decimal(3)])
-    made["category text"] = lambda: pd.Categorical(["a", "b", None, "a", "c", "b"], categories=["c", "a", "b", "unused"])
+    made["object Decimal"] = lambda: _objects(
+        [Decimal("1.10"), Decimal("NaN"), None, Decimal(1), Decimal(2), Decimal(3)]
+    )
+    made["category text"] = lambda: pd.Categorical(
+        ["a", "b", None, "a", "c", "b"], categories=["c", "a", "b", "unused"]
+    )
     made["category ordered int"] = lambda: pd.Categorical([1, 3, 2, 1, None, 3], categories=[3, 1, 2], ordered=True)
     made["category interval"] = lambda: pd.cut(pd.Series([1, 5, 9, 2, 7, 100]), [0, 3, 6, 10]).array
     made["category datetime"] = lambda: pd.Categorical(pd.DatetimeIndex(["2024-01-01", "2024-01-02"] * 3, name="n"))
     made["category empty"] = lambda: pd.Categorical([None] * 6)
-    made["category object"] = lambda: pd.Categorical([1, "a", (1, 2), None, 1, "a"], categories=_objects([1, "a", (1, 2)]))
+    made["category object"] = lambda: pd.Categorical(
+        [1, "a", (1, 2), None, 1, "a"], categories=_objects([1, "a", (1, 2)])
+    )
     made["category many"] = lambda: pd.Categorical.from_codes([0, 1, 299, -1, 3, 4], categories=list(range(300)))
-    made["category named"] = lambda: pd.Categorical(pd.CategoricalIndex(list("abcabc"), name="x"), categories=pd.Index(list("cba"), name="y"))
+    made["category named"] = lambda: pd.Categorical(
+        pd.CategoricalIndex(list("abcabc"), name="x"), categories=pd.Index(list("cba"), name="y")
+    )
     for closed in ("left", "right", "both", "neither"):
         made[f"interval {closed}"] = lambda closed=closed: pd.arrays.IntervalArray.from_arrays(
             [0, 1, np.nan, 3, 4, 5], [1, 2, np.nan, 4, 5, 6], closed=closed
@@ -124,7 +132,9 @@ def arrays() -> dict[str, Callable[[], Any]]:
     made["interval int"] = lambda: pd.arrays.IntervalArray.from_breaks(range(7))
     made["interval datetime"] = lambda: pd.interval_range(pd.Timestamp("2024", tz=BERLIN), periods=6).array
     for kind in ("integer", "block"):
-        made[f"sparse {kind}"] = lambda kind=kind: pd.arrays.SparseArray([0, 0, 1, 2, 0, 3.5], fill_value=0.0, kind=kind)
+        made[f"sparse {kind}"] = lambda kind=kind: pd.arrays.SparseArray(
+            [0, 0, 1, 2, 0, 3.5], fill_value=0.0, kind=kind
+        )
     made["sparse nan"] = lambda: pd.arrays.SparseArray([np.nan, 0, 1, np.nan, 0, 3.5])
     made["sparse bool"] = lambda: pd.arrays.SparseArray([True, False, False, True, False, False])
     for label, array in {
@@ -174,7 +184,9 @@ def indexes() -> dict[str, Callable[[], Any]]:
         "multi": lambda: pd.MultiIndex.from_product([["a", "b"], pd.date_range("2024", periods=3)], names=["x", None]),
         "multi unused": lambda: pd.MultiIndex.from_product([[1, 2, 3], ["b", "a", "c"]], names=["x", "x"])[:6],
         "multi missing": lambda: pd.MultiIndex.from_arrays([[1, None, 2, 1, 2, None], list("abcdef")]),
-        "multi interval": lambda: pd.MultiIndex.from_arrays([pd.interval_range(0, periods=6), range(6)], names=[0, (1,)]),
+        "multi interval": lambda: pd.MultiIndex.from_arrays(
+            [pd.interval_range(0, periods=6), range(6)], names=[0, (1,)]
+        ),
     }
     for freq in ("D", "h", "15min", "ME", "B", "W-SUN", "2D", "YE-MAR", "QS-FEB", "us"):
         made[f"dates {freq}"] = lambda freq=freq: pd.date_range("2024-01-01", periods=6, freq=freq, name="d")
