@@ -102,9 +102,9 @@ def encode(value: object, *, name: str = "", is_nested: Callable[[object], bool]
     >>> decode(encode((1, {2, 3})).tree)
     (1, {2, 3})
     """
-    from mltraq_ds.codecs.tree import Encoder
+    from mltraq_ds.codecs.encoder import encode_value
 
-    return Encoder(_codec_for, is_nested).encode(value, name)
+    return encode_value(value, name, _codec_for, is_nested)
 
 
 def decode(
@@ -136,9 +136,9 @@ def decode(
     MissingExtraError
         If the library of a value is not installed.
     """
-    from mltraq_ds.codecs.tree import Decoder
+    from mltraq_ds.codecs.decoder import decode_tree
 
-    return Decoder(codec_named, members, nested, allow_pickle).decode(tree)
+    return decode_tree(tree, members, codec_named, nested, allow_pickle)
 
 
 def register(codec_class: type[Codec]) -> type[Codec]:

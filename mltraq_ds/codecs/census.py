@@ -19,10 +19,13 @@ from msgpack import ExtType, Timestamp
 
 from mltraq_ds.errors import TooDeepError
 
-__all__ = ["LARGE_BYTES", "MAX_DEPTH", "Raw", "Refused", "Unsupported", "prepared"]
+__all__ = ["LARGE_BYTES", "MAX_DEPTH", "MAX_EXT_DEPTH", "Raw", "Refused", "nesting", "prepared"]
 
 #: Containers may be nested this deep.
 MAX_DEPTH = 100
+
+#: Ext types inside each other: one for each level, and a few for what the innermost value is made of.
+MAX_EXT_DEPTH = MAX_DEPTH + 8
 
 #: From this size on (bytes), bytes go to a member of their own, uncopied; so does the packed tree of a key.
 LARGE_BYTES = 64 * 1024
@@ -47,15 +50,6 @@ class Refused:
 
     def __init__(self, value: object) -> None:
         self.value = value
-
-
-class Unsupported(Exception):
-    """Raised inside `encode` only: the value without a codec, and what it was found in, innermost first."""
-
-    def __init__(self, culprit: object, reason: str = "") -> None:
-        super().__init__(reason)
-        self.chain = [culprit]
-        self.reason = reason
 
 
 def prepared(value: object) -> object:

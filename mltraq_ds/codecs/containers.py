@@ -13,10 +13,11 @@ from msgpack import ExtType
 
 from mltraq_ds.codecs import ext
 from mltraq_ds.codecs.base import Member
-from mltraq_ds.codecs.census import LARGE_BYTES, Raw, Refused, Unsupported
-from mltraq_ds.codecs.ext import Packing, Unpacking, checked, packers, unpackers
+from mltraq_ds.codecs.census import LARGE_BYTES, Raw, Refused
+from mltraq_ds.codecs.ext import Packer, Packing, Unpacker, Unpacking, checked
+from mltraq_ds.errors import UnsupportedTypeError
 
-__all__: list[str] = []
+__all__ = ["PACKERS", "UNPACKERS"]
 
 # A fixed table, both ways: a name that was read is never imported.
 _FACTORIES: dict[str, type | None] = {
@@ -81,8 +82,7 @@ def _unpack_ordered(packed: bytes, unpacking: Unpacking) -> OrderedDict[Any, Any
 def _pack_default(value: defaultdict[Any, Any], packing: Packing) -> ExtType:
     name = _FACTORY_NAMES.get(value.default_factory)  # type: ignore[arg-type]  # a lookup of any callable
     if name is None:
-        raise Unsupported(
-            value,
+        raise UnsupportedTypeError(
             f"its default_factory {value.default_factory!r} is not the constructor of a supported type "
             f"({', '.join(sorted(_FACTORIES))})",
         )
@@ -120,10 +120,10 @@ def _unpack_bytes_member(packed: bytes, unpacking: Unpacking) -> bytes | bytearr
 
 def _refuse(value: Refused, packing: Packing) -> ExtType:
     remedy = "; store bytes(value) instead" if type(value.value) is memoryview else ""
-    raise Unsupported(value.value, f"it would come back as another type{remedy}")
+    raise UnsupportedTypeError(f"it would come back as another type{remedy}")
 
 
-packers |= {
+PACKERS: dict[type, Packer] = {
     tuple: _pack_tuple,
     set: _set_packer(ext.SET),
     frozenset: _set_packer(ext.FROZENSET),
@@ -133,7 +133,7 @@ packers |= {
     Raw: _pack_raw,
     Refused: _refuse,
 }
-unpackers |= {
+UNPACKERS: dict[int, Unpacker] = {
     ext.TUPLE: _unpack_tuple,
     ext.SET: _set_unpacker(set),
     ext.FROZENSET: _set_unpacker(frozenset),

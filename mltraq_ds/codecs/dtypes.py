@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mltraq_ds.codecs.census import Unsupported
-from mltraq_ds.errors import FormatError
+from mltraq_ds.errors import FormatError, UnsupportedTypeError
 
 __all__ = ["dtype_from_plain", "dtype_to_plain", "is_simple"]
 
@@ -35,7 +34,7 @@ def _has_own_type(dtype: np.dtype[Any]) -> bool:
         again = np.dtype(dtype.str)
     except TypeError:
         return False
-    return again == dtype and again.type is dtype.type or dtype.char in "lqLQ"
+    return (again == dtype and again.type is dtype.type) or dtype.char in "lqLQ"
 
 
 def dtype_to_plain(dtype: np.dtype[Any]) -> Any:
@@ -43,7 +42,7 @@ def dtype_to_plain(dtype: np.dtype[Any]) -> Any:
 
     Raises
     ------
-    Unsupported
+    UnsupportedTypeError
         If the dtype holds Python objects, or belongs to another library.
     """
     if is_simple(dtype):
@@ -54,7 +53,7 @@ def dtype_to_plain(dtype: np.dtype[Any]) -> Any:
         base, shape = dtype.subdtype
         return {"base": dtype_to_plain(base), "shape": list(shape)}
     if dtype.names is None or dtype.fields is None or dtype.hasobject:
-        raise Unsupported(dtype, f"the dtype {dtype!r} holds Python objects or belongs to another library")
+        raise UnsupportedTypeError(f"its dtype {dtype!r} holds Python objects or belongs to another library")
     fields = [dtype.fields[name] for name in dtype.names]
     return {
         "names": list(dtype.names),

@@ -1,4 +1,4 @@
-"""Ext types of blob format 1: their numbers, and the two tables that plain types are entered in.
+"""Ext types of blob format 1: their numbers, and what the modules that define them may ask for.
 
 The numbers are part of the format: never change or re-use one.
 """
@@ -6,13 +6,13 @@ The numbers are part of the format: never change or re-use one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from msgpack import ExtType
 
 from mltraq_ds.codecs.base import Codec, Member, MemberSource
 
-__all__ = ["Packing", "Unpacking", "checked", "ext", "packers", "unpackers"]
+__all__ = ["Packer", "Packing", "Unpacker", "Unpacking", "checked", "ext", "sequence_of"]
 
 TREE_MEMBER = 1
 NESTED = 2
@@ -45,11 +45,12 @@ ZONE = 26
 class Packing(Protocol):
     """What an ext type may ask of the encoder at work."""
 
-    def pack(self, value: object) -> bytes:
-        """Pack one level deeper; `value` is a part of something already prepared."""
+    @property
+    def pack(self) -> Callable[[object], bytes]:
+        """Pack a part of something that `census.prepared` has seen."""
 
     def pack_any(self, value: object) -> bytes:
-        """Pack one level deeper something that was not walked yet."""
+        """Pack something that `census.prepared` has not seen."""
 
     def add_member(self, member: Member, owner: object) -> int:
         """Return the position of a new member."""
@@ -62,17 +63,17 @@ class Unpacking(Protocol):
     """What an ext type may ask of the decoder at work."""
 
     def unpack(self, packed: bytes) -> Any:
-        """Unpack one level deeper."""
+        """Unpack the content of an ext type."""
 
     def member(self, position: object) -> MemberSource:
         """Return a member, or raise ValueError if there is none at this position."""
 
 
-#: Exact type -> function that returns the ext type for a value.
-packers: dict[type, Callable[[Any, Packing], ExtType]] = {}
+#: Returns the ext type for a value of one exact type.
+Packer: TypeAlias = Callable[[Any, Packing], ExtType]
 
-#: Number -> function that returns the value for a payload; any ordinary error in it means a damaged blob.
-unpackers: dict[int, Callable[[bytes, Unpacking], Any]] = {}
+#: Returns the value for the content of an ext type; any ordinary error in it means a damaged blob.
+Unpacker: TypeAlias = Callable[[bytes, Unpacking], Any]
 
 
 def ext(code: int, packed: bytes, _new: Callable[..., ExtType] = tuple.__new__) -> ExtType:

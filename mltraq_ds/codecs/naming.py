@@ -11,17 +11,17 @@ from dataclasses import replace
 from typing import Any
 
 from mltraq_ds.codecs.base import Member
-from mltraq_ds.codecs.census import MAX_DEPTH, Unsupported
-from mltraq_ds.codecs.ext import packers
+from mltraq_ds.codecs.census import MAX_DEPTH, Refused
 from mltraq_ds.ids import escape_member
 
-__all__ = ["member_names", "refusal"]
+__all__ = ["member_names", "refusal", "type_name"]
 
 _NAMED_LEVELS = 3
 _MAX_NAME_BYTES = 900  # a key has at most 1,000
 _MAPPINGS = (dict, OrderedDict, defaultdict)
 _SEQUENCES = (list, tuple, deque)
-_NATIVE: tuple[type, ...] = (bool, int, float, str, bytes, list, dict)
+_NATIVE: tuple[type, ...] = (bool, int, float, str, bytes, list, dict, tuple, set)
+_FAMILIES = ("collections", "datetime", "numpy", "pandas", "pathlib")
 
 
 def member_names(
@@ -40,7 +40,7 @@ def member_names(
     """
     if not members:
         return ()
-    paths = _paths(value, {id(owner) for owner in owners})
+    paths = _paths(value, {id(owner) for owner in owners if owner is not value})
     base = escape_member(name)
     taken: set[str] = set()
     numbers: dict[str, int] = {}
@@ -63,7 +63,7 @@ def member_names(
 def _paths(value: object, wanted: set[int]) -> dict[int, tuple[str, ...]]:
     """Return the paths of the objects with these ids, not deeper than a few levels."""
     found: dict[int, tuple[str, ...]] = {}
-    level: list[tuple[tuple[str, ...], Any]] = [((), value)]
+    level: list[tuple[tuple[str, ...], Any]] = [((), value)] if wanted else []
     for _ in range(_NAMED_LEVELS):
         below = []
         for path, container in level:
@@ -85,32 +85,42 @@ def _named_items(container: Any) -> Iterator[tuple[str, Any]]:
         yield from ((str(i), item) for i, item in enumerate(container))
 
 
-def refusal(value: object, unsupported: Unsupported) -> str:
-    """Return the text for a value that no codec takes: where it is, its type, why, and the ways out."""
-    where, outer = "", unsupported.chain[-1]
-    for culprit in unsupported.chain:
-        found = _find(value, culprit)
-        if found is not None:
-            where, outer = found, culprit
+def refusal(value: object, chain: Sequence[object], reason: str) -> str:
+    """Return the text for a value that no codec takes: where it is, its type, why, and the ways out.
+
+    Parameters
+    ----------
+    value : object
+        What was to be encoded.
+    chain : sequence
+        What was being packed when it failed, innermost first: the culprit and what it was found in.
+    reason : str
+        Why the culprit was refused; empty if there is no codec.
+    """
+    chain = [item.value if type(item) is Refused else item for item in chain]
+    culprit, outer, where = chain[0], chain[-1], None
+    for item in chain:
+        where = _find(value, item)
+        if where is not None:
+            outer = item
             break
-    culprit = unsupported.chain[0]
-    inside = "" if outer is culprit else f" inside a {_type_name(outer)!r}"
+    inside = "" if outer is culprit else f" inside a {type_name(outer)!r}"
     at = f" at {where}" if where else ""
     return (
-        f"The value of type {_type_name(culprit)!r}{inside}{at} cannot be stored because "
-        f"{unsupported.reason or _reason(culprit)}. Ways out: convert it to a supported type, register a codec "
+        f"The value of type {type_name(culprit)!r}{inside}{at} cannot be stored because "
+        f"{reason or _reason(culprit)}. Ways out: convert it to a supported type, register a codec "
         "(mltraq_ds.codecs.register), write it to a file and store File(path), or opt in to pickle with Pickled(value)."
     )
 
 
-def _type_name(value: object) -> str:
+def type_name(value: object) -> str:
     kind = type(value)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _reason(value: object) -> str:
     for base in type(value).__mro__[1:-1]:
-        if base in packers or base in _NATIVE:
+        if base in _NATIVE or base.__module__.partition(".")[0] in _FAMILIES:
             return f"no codec takes it; it is a subclass of {base.__name__!r} and would come back as that"
     return "no codec takes it"
 
@@ -141,5 +151,5 @@ def _steps(container: Any) -> Iterator[tuple[Any, str]]:
         yield from ((item, f" (item {item!r:.80})") for item in container)
     elif kind is slice:
         yield from ((getattr(container, end), f".{end}") for end in ("start", "stop", "step"))
-    elif getattr(container, "dtype", None) == object and hasattr(container, "flat"):
+    elif getattr(getattr(container, "dtype", None), "char", "") == "O" and hasattr(container, "flat"):
         yield from ((item, f".flat[{i}]") for i, item in enumerate(container.flat))

@@ -10,10 +10,10 @@ from msgpack import ExtType
 
 from mltraq_ds.codecs import ext
 from mltraq_ds.codecs.dtypes import dtype_from_plain, dtype_to_plain, is_simple
-from mltraq_ds.codecs.ext import Packing, Unpacking, packers, unpackers
+from mltraq_ds.codecs.ext import Packer, Packing, Unpacker, Unpacking
 from mltraq_ds.codecs.ndarray import NdarrayCodec, is_fortran
 
-__all__: list[str] = []
+__all__ = ["PACKERS", "UNPACKERS"]
 
 #: Arrays below this size (bytes) stay in the tree.
 INLINE_BYTES = 1024
@@ -124,7 +124,7 @@ def _unpack_any_scalar(packed: bytes, unpacking: Unpacking) -> Any:
     return _unpack_scalar(packed, unpacking) if packed[0] else _TEXT[packed[1:2]](packed[2:])
 
 
-packers |= {
+PACKERS: dict[type, Packer] = {
     np.ndarray: _pack_ndarray,
     np.str_: _pack_text,
     np.bytes_: _pack_text,
@@ -134,4 +134,4 @@ packers |= {
         _pack_scalar,
     ),
 }
-unpackers |= {ext.NUMPY_SCALAR: _unpack_any_scalar, ext.SMALL_NDARRAY: _unpack_small}
+UNPACKERS: dict[int, Unpacker] = {ext.NUMPY_SCALAR: _unpack_any_scalar, ext.SMALL_NDARRAY: _unpack_small}

@@ -15,11 +15,10 @@ from typing import Any
 from msgpack import ExtType
 
 from mltraq_ds.codecs import ext
-from mltraq_ds.codecs.census import Unsupported
-from mltraq_ds.codecs.ext import Packing, Unpacking, checked, packers, unpackers
-from mltraq_ds.errors import FormatError
+from mltraq_ds.codecs.ext import Packer, Packing, Unpacker, Unpacking, checked
+from mltraq_ds.errors import FormatError, UnsupportedTypeError
 
-__all__ = ["pack_zone", "unpack_zone"]
+__all__ = ["PACKERS", "UNPACKERS"]
 
 _COMPLEX = struct.Struct("<dd")
 _DATETIME = struct.Struct("<HBBBBBIB")
@@ -42,32 +41,20 @@ def _pack_complex(value: complex, packing: Packing) -> ExtType:
     return ext.ext(ext.COMPLEX, _COMPLEX.pack(value.real, value.imag))
 
 
-def pack_zone(zone: datetime.tzinfo) -> list[Any]:
-    """Return the plain form of a time zone: its key, or its offset and name.
-
-    Raises
-    ------
-    Unsupported
-        If it is neither a `zoneinfo.ZoneInfo` with a key nor a `datetime.timezone`.
-    """
+def _zone_to_plain(zone: datetime.tzinfo) -> list[Any]:
+    """Return the key of a time zone, or its offset and name."""
     if type(zone) is datetime.timezone:
         delta, *name = zone.__getinitargs__()  # type: ignore[attr-defined]  # what pickle uses, too
         return [delta.days, delta.seconds, delta.microseconds, *name]
     if type(zone) is zoneinfo.ZoneInfo and zone.key and _ZONE_KEY.fullmatch(zone.key):
         return [zone.key]
-    raise Unsupported(
-        zone, "only zoneinfo.ZoneInfo with a key and datetime.timezone can be restored exactly; convert with astimezone()"
+    raise UnsupportedTypeError(
+        f"its time zone {zone!r} cannot be restored exactly, only zoneinfo.ZoneInfo with a key and datetime.timezone can"
     )
 
 
-def unpack_zone(value: Any) -> datetime.tzinfo:
-    """Return the time zone that `pack_zone` was given.
-
-    Raises
-    ------
-    FormatError
-        If this machine has no such zone.
-    """
+def _zone_from_plain(value: Any) -> datetime.tzinfo:
+    """Return the time zone that `_zone_to_plain` was given."""
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str) and _ZONE_KEY.fullmatch(value[0]):
         try:
             return zoneinfo.ZoneInfo(value[0])
@@ -81,36 +68,32 @@ def unpack_zone(value: Any) -> datetime.tzinfo:
     return datetime.timezone(datetime.timedelta(days, seconds, microseconds), *name)
 
 
-def _pack_zone_of(value: datetime.datetime | datetime.time, packing: Packing) -> bytes:
+def _packed_zone(value: datetime.datetime | datetime.time, packing: Packing) -> bytes:
     if value.tzinfo is None:
         return b""
-    try:
-        return packing.pack(pack_zone(value.tzinfo))
-    except Unsupported as refused:
-        refused.chain.append(value)
-        raise
+    return packing.pack(_zone_to_plain(value.tzinfo))
 
 
 def _pack_datetime(value: datetime.datetime, packing: Packing) -> ExtType:
     fields = (value.year, value.month, value.day, value.hour, value.minute, value.second, value.microsecond, value.fold)
-    return ext.ext(ext.DATETIME, _DATETIME.pack(*fields) + _pack_zone_of(value, packing))
+    return ext.ext(ext.DATETIME, _DATETIME.pack(*fields) + _packed_zone(value, packing))
 
 
 def _unpack_datetime(packed: bytes, unpacking: Unpacking) -> datetime.datetime:
     *fields, fold = _DATETIME.unpack_from(packed)
     rest = packed[_DATETIME.size :]
-    return datetime.datetime(*fields, unpack_zone(unpacking.unpack(rest)) if rest else None, fold=fold)
+    return datetime.datetime(*fields, _zone_from_plain(unpacking.unpack(rest)) if rest else None, fold=fold)
 
 
 def _pack_time(value: datetime.time, packing: Packing) -> ExtType:
     fields = (value.hour, value.minute, value.second, value.microsecond, value.fold)
-    return ext.ext(ext.TIME, _TIME.pack(*fields) + _pack_zone_of(value, packing))
+    return ext.ext(ext.TIME, _TIME.pack(*fields) + _packed_zone(value, packing))
 
 
 def _unpack_time(packed: bytes, unpacking: Unpacking) -> datetime.time:
     *fields, fold = _TIME.unpack_from(packed)
     rest = packed[_TIME.size :]
-    return datetime.time(*fields, unpack_zone(unpacking.unpack(rest)) if rest else None, fold=fold)
+    return datetime.time(*fields, _zone_from_plain(unpacking.unpack(rest)) if rest else None, fold=fold)
 
 
 def _pack_path(value: PurePath, packing: Packing) -> ExtType:
@@ -130,7 +113,7 @@ def _pack_slice(value: slice, packing: Packing) -> ExtType:
     return ext.ext(ext.SLICE, packing.pack_any([value.start, value.stop, value.step]))
 
 
-packers |= {
+PACKERS: dict[type, Packer] = {
     int: _pack_int,
     complex: _pack_complex,
     datetime.datetime: _pack_datetime,
@@ -139,8 +122,8 @@ packers |= {
     datetime.timedelta: lambda value, packing: ext.ext(
         ext.TIMEDELTA, _TIMEDELTA.pack(value.days, value.seconds, value.microseconds)
     ),
-    datetime.timezone: lambda value, packing: ext.ext(ext.ZONE, packing.pack(pack_zone(value))),
-    zoneinfo.ZoneInfo: lambda value, packing: ext.ext(ext.ZONE, packing.pack(pack_zone(value))),
+    datetime.timezone: lambda value, packing: ext.ext(ext.ZONE, packing.pack(_zone_to_plain(value))),
+    zoneinfo.ZoneInfo: lambda value, packing: ext.ext(ext.ZONE, packing.pack(_zone_to_plain(value))),
     uuid.UUID: lambda value, packing: ext.ext(ext.UUID, value.bytes),
     # As text: exact for every digit, exponent, sign and NaN payload, whatever the context.
     Decimal: lambda value, packing: ext.ext(ext.DECIMAL, str(value).encode()),
@@ -149,14 +132,14 @@ packers |= {
     range: lambda value, packing: ext.ext(ext.RANGE, packing.pack([value.start, value.stop, value.step])),
     slice: _pack_slice,
 }
-unpackers |= {
+UNPACKERS: dict[int, Unpacker] = {
     ext.BIG_INT: lambda packed, unpacking: int.from_bytes(packed, "little", signed=True),
     ext.COMPLEX: lambda packed, unpacking: complex(*_COMPLEX.unpack(packed)),
     ext.DATETIME: _unpack_datetime,
     ext.DATE: lambda packed, unpacking: datetime.date(*_DATE.unpack(packed)),
     ext.TIME: _unpack_time,
     ext.TIMEDELTA: lambda packed, unpacking: datetime.timedelta(*_TIMEDELTA.unpack(packed)),
-    ext.ZONE: lambda packed, unpacking: unpack_zone(unpacking.unpack(packed)),
+    ext.ZONE: lambda packed, unpacking: _zone_from_plain(unpacking.unpack(packed)),
     ext.UUID: lambda packed, unpacking: uuid.UUID(bytes=packed),
     ext.DECIMAL: lambda packed, unpacking: Decimal(packed.decode("ascii")),
     ext.FRACTION: lambda packed, unpacking: Fraction(*checked(unpacking.unpack(packed), int, int)),
