@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import msgpack
 
@@ -20,9 +20,7 @@ from mltraq_ds.ids import escape_member
 from mltraq_ds.reference import Reference
 from mltraq_ds.storage.base import Buffer
 
-__all__ = ["Compression", "Part", "Plan"]
-
-Compression: TypeAlias = Literal["zstd"] | None
+__all__ = ["Part", "Plan"]
 
 
 @dataclass(slots=True)
@@ -64,7 +62,7 @@ class Part:
 class Plan:
     """Collects entries; `parts` lie one behind the other, `end` is where the last payload ends (bytes)."""
 
-    def __init__(self, nested: Callable[[Any], Reference] | None, compression: Compression) -> None:
+    def __init__(self, nested: Callable[[Any], Reference] | None, compression: str | None) -> None:
         if compression not in (None, "zstd"):
             raise UsageError(f"There is no compression {compression!r}: use 'zstd' or None.")
         self.parts: list[Part] = []

@@ -46,14 +46,15 @@ def open_blob(source: Source, *, digest: str | None = None, verify: Verify = "cr
     if verify not in ("crc", "none", "digest"):
         raise UsageError(f"There is no verify={verify!r}: use 'crc', 'none' or 'digest'.")
     index_offset, packed, crc32 = _find_index(source)
+    found = f"sha256:{hashlib.sha256(packed).hexdigest()}"
     if digest is None:
         if crc_of([packed]) != crc32:
             raise CorruptBlobError(corrupt(source.key, "the CRC-32 of its index differs"))
-    elif f"sha256:{hashlib.sha256(packed).hexdigest()}" != digest:
+    elif found != digest:
         raise CorruptBlobError(
             corrupt(source.key, "its index has another SHA-256 than the reference: it was changed, or is another blob")
         )
-    return Blob(source, parse_index(packed, index_offset, source.key), index_offset, packed.nbytes, verify)
+    return Blob(source, parse_index(packed, index_offset, source.key), (index_offset, packed.nbytes), found, verify)
 
 
 def _find_index(source: Source) -> tuple[int, memoryview, int]:
@@ -159,14 +160,17 @@ class Blob:
         Store-relative name.
     kind : str
         ``datastore``, ``value`` or ``pack``.
+    digest : str
+        ``sha256:…`` of the index, as in a reference.
     """
 
-    def __init__(self, source: Source, index: Index, index_offset: int, index_size: int, verify: Verify) -> None:
+    def __init__(self, source: Source, index: Index, place: tuple[int, int], digest: str, verify: Verify) -> None:
         self.key = source.key
+        self.digest = digest
         self.kind = index.kind
         self._source = source
         self._index = index
-        self._place = (index_offset, index_size)
+        self._place = place
         self._verify = verify
         self._members: list[StoredMember | None] = [None] * len(index.rows)
 

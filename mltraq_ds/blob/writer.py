@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Generator, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from mltraq_ds.blob.hashing import Hasher, Pieces, crc_of, flat, sha_size
 from mltraq_ds.blob.index import INDEX_NAME, Row, make_packer, pack_fragments, pack_head, render_tail
-from mltraq_ds.blob.plan import Compression, Part, Plan, changed
+from mltraq_ds.blob.plan import Part, Plan, changed
 from mltraq_ds.blob.reader import StoredEntry
 from mltraq_ds.blob.zipformat import header_size, local_header
 from mltraq_ds.codecs.base import Encoded
@@ -25,9 +25,9 @@ _JOIN_UP_TO = 1024 * 1024
 def pack(
     entries: Mapping[str, Encoded | StoredEntry],
     *,
-    kind: Literal["datastore", "value"] = "datastore",
+    kind: str = "datastore",
     nested: Callable[[Any], Reference] | None = None,
-    compression: Compression = None,
+    compression: str | None = None,
 ) -> Packed:
     """Lay out one blob; nothing is read or written yet (with compression: members are compressed into a spool).
 
@@ -36,7 +36,7 @@ def pack(
     entries : mapping
         Key to encoded value; an entry of another blob is copied raw, as it was stored there.
     kind : str
-        What the blob is.
+        What the blob is: ``datastore`` or ``value``.
     nested : callable, optional
         Returns the reference of a DataStore met inside a value.
     compression : str, optional
@@ -44,9 +44,13 @@ def pack(
 
     Raises
     ------
+    UsageError
+        If there is no such kind or compression.
     ValueChangedError
         If the size of a member changed while it was compressed.
     """
+    if kind not in ("datastore", "value"):
+        raise UsageError(f"There is no kind {kind!r} of a blob: use 'datastore' or 'value'.")
     return _packed(kind, {"": entries}, nested, compression)
 
 
@@ -54,7 +58,7 @@ def pack_many(
     fragments: Mapping[str, Mapping[str, Encoded | StoredEntry]],
     *,
     nested: Callable[[Any], Reference] | None = None,
-    compression: Compression = None,
+    compression: str | None = None,
 ) -> Packed:
     """Lay out a pack, one blob of many small DataStores; parameters and errors as of `pack`."""
     return _packed("pack", fragments, nested, compression)
@@ -64,7 +68,7 @@ def _packed(
     kind: str,
     fragments: Mapping[str, Mapping[str, Encoded | StoredEntry]],
     nested: Callable[[Any], Reference] | None,
-    compression: Compression,
+    compression: str | None,
 ) -> Packed:
     plan = Plan(nested, compression)
     try:
