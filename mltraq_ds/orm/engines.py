@@ -1,0 +1,152 @@
+"""Make engines: what each kind of database needs before its first statement."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, Connection, Engine
+from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
+
+from mltraq_ds.errors import DatabaseUnavailableError, MissingExtraError, UsageError
+from mltraq_ds.orm.urls import hide_secrets, is_in_memory
+
+__all__ = ["is_network_folder", "make_engine"]
+
+_EXTRAS = {"postgresql": "postgres", "mysql": "mysql", "mariadb": "mysql"}
+_CONNECT_TIMEOUT_S = 10.0
+_NETWORK_KINDS = re.compile("9p|afs|beegfs|ceph|cifs|glusterfs|gpfs|lustre|ncpfs|nfs4?|orangefs|smb2|smb3|smbfs")
+# Others of the FUSE family are local disks.
+_NETWORK_FUSES = ("fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse", "fuse.rclone", "fuse.glusterfs", "fuse.blobfuse")
+
+
+def make_engine(url: URL, *, echo: bool, timeout_s: float, durability: str) -> Engine:
+    """Return an engine that has not connected yet.
+
+    Raises
+    ------
+    MissingExtraError
+        If the driver is not installed.
+    UsageError
+        If SQLAlchemy knows no such kind of database.
+    DatabaseUnavailableError
+        If a SQLite file is on a network file system.
+    """
+    kind = url.get_backend_name()
+    try:
+        if kind == "sqlite":
+            return _make_sqlite(url, echo=echo, timeout_s=timeout_s, durability=durability)
+        return _make_server(url, echo=echo, timeout_s=timeout_s)
+    except ImportError as error:
+        extra = _EXTRAS.get(kind)
+        remedy = f'pip install "mltraq-ds[{extra}]"' if extra else f"install the driver of {url.drivername!r}"
+        raise MissingExtraError(
+            f"The database {hide_secrets(url)} cannot be used because its driver cannot be imported ({error}). "
+            f"Remedy: {remedy}"
+        ) from error
+    except sa.exc.NoSuchModuleError as error:
+        raise UsageError(
+            f"The database {hide_secrets(url)} cannot be used because SQLAlchemy knows no {url.drivername!r}. Use "
+            "sqlite:///, postgresql:// or mysql://, or install the package that brings it."
+        ) from error
+
+
+def _make_sqlite(url: URL, *, echo: bool, timeout_s: float, durability: str) -> Engine:
+    # Isolation level None: the driver starts no transactions of its own, see `_begin`.
+    arguments: dict[str, Any] = {"timeout": timeout_s, "isolation_level": None, "check_same_thread": False}
+    if is_in_memory(url):
+        engine = sa.create_engine(url, echo=echo, poolclass=StaticPool, connect_args=arguments)
+    else:
+        _refuse_network_folder(url)
+        engine = sa.create_engine(
+            url, echo=echo, poolclass=sa.QueuePool, pool_timeout=timeout_s, connect_args=arguments
+        )
+    # OFF keeps the promise of "relaxed": no fsync at all.
+    synchronous = "FULL" if durability == "full" else "OFF"
+
+    def set_up(connection: Any, _: ConnectionPoolEntry) -> None:
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute(f"PRAGMA synchronous={synchronous}")
+        if not is_in_memory(url):
+            _use_wal(connection, timeout_s)
+
+    sa.event.listen(engine, "connect", set_up)
+    sa.event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _begin(connection: Connection) -> None:
+    # A deferred transaction that writes after it has read fails with "database is locked" without waiting when another
+    # one wrote in between; one that takes the write lock first waits its turn.
+    is_write = connection.get_execution_options().get("mltraq_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")
+
+
+def _use_wal(connection: Any, timeout_s: float) -> None:
+    # The mode is kept in the file.  Changing it does not wait for other connections (SQLite does not call its busy
+    # handler there), so that two processes opening a new file would fail.
+    import sqlite3
+
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                connection.execute("PRAGMA journal_mode=WAL").fetchone()
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.002)
+
+
+def _refuse_network_folder(url: URL) -> None:
+    folder = Path(str(url.database)).parent
+    if not str(url.database).startswith("file:") and is_network_folder(folder):
+        raise DatabaseUnavailableError(
+            f"The database {hide_secrets(url)} cannot be used because its folder is on a network file system, where "
+            "SQLite's write-ahead log loses data. Set 'database.url' to a file on a local disk or to a PostgreSQL "
+            "server; the store itself may stay where it is."
+        )
+
+
+def is_network_folder(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> bool:
+    """Tell whether a folder is on a network file system; False where the system does not say."""
+    try:
+        lines = mounts.read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return False
+    resolved = folder.resolve()
+    best = ("", "")
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        point = before.split(" ")[4].replace("\\040", " ")
+        if resolved.is_relative_to(point) and len(point) >= len(best[0]):
+            best = (point, after.split(" ")[0])
+    return bool(_NETWORK_KINDS.fullmatch(best[1])) or best[1].startswith(_NETWORK_FUSES)
+
+
+def _make_server(url: URL, *, echo: bool, timeout_s: float) -> Engine:
+    arguments: dict[str, Any] = {}
+    if url.drivername in ("postgresql+psycopg", "postgresql+psycopg2"):
+        arguments = {
+            "application_name": "mltraq_ds",
+            "connect_timeout": max(2, round(min(timeout_s, _CONNECT_TIMEOUT_S))),
+            # A server that vanished in mid-sentence is noticed too, not only one that never answered.
+            "tcp_user_timeout": round(timeout_s * 1000),
+        }
+    elif url.get_backend_name() in ("mysql", "mariadb"):
+        arguments = {"connect_timeout": max(2, round(min(timeout_s, _CONNECT_TIMEOUT_S)))}
+    arguments = {key: value for key, value in arguments.items() if key not in url.query}
+    engine = sa.create_engine(url, echo=echo, pool_pre_ping=True, pool_timeout=timeout_s, connect_args=arguments)
+    if url.get_backend_name() == "postgresql":
+
+        def set_up(connection: Any, _: ConnectionPoolEntry) -> None:
+            with connection.cursor() as cursor:
+                cursor.execute(f"SET lock_timeout = {round(timeout_s * 1000)}")
+            connection.commit()
+
+        sa.event.listen(engine, "connect", set_up)
+    return engine

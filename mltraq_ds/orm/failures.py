@@ -1,0 +1,64 @@
+"""Which errors of a driver mean "this database cannot be used", in words and with the remedy."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+__all__ = ["explain", "is_missing_table", "is_race"]
+
+# Extended names (SQLITE_READONLY_DIRECTORY) start with those of the table.
+_SQLITE = {
+    "SQLITE_AUTH": ("access is denied", "Give this user access to the file and its folder."),
+    "SQLITE_BUSY": ("another program holds it", "End that program, or wait and try again."),
+    "SQLITE_CANTOPEN": ("its file cannot be opened", "Create its folder, or give access to the file and its folder."),
+    "SQLITE_CORRUPT": ("its file is damaged", "Remove the file, then call rebuild_index(): the store has everything."),
+    "SQLITE_FULL": ("the disk is full", "Free some space, then try again."),
+    "SQLITE_IOERR": ("its file cannot be read or written", "Look at the disk, then try again."),
+    "SQLITE_LOCKED": ("another connection holds it", "Wait and try again."),
+    "SQLITE_NOTADB": ("its file is not a SQLite database", "Choose another file."),
+    "SQLITE_PERM": ("access is denied", "Give this user access to the file and its folder."),
+    "SQLITE_READONLY": ("it is read-only", "Give this user write access to the file and its folder."),
+}
+# Codes or classes of codes (the first two characters) of PostgreSQL, appendix A of its manual.
+_POSTGRESQL = {
+    "08": ("the connection is lost", "Start the server or look at the network, then try again."),
+    "25006": ("it is read-only", "Connect to the primary server."),
+    "28": ("it refuses the user or the password", "Look at user and password in the database URL."),
+    "3D": ("there is no such database", "Create it with 'createdb', or look at the database URL."),
+    "42501": ("the user may not do this", "Grant the user CREATE on the schema and rights on the tables mltraq_*."),
+    "53100": ("the disk of the server is full", "Free some space there, then try again."),
+    "53300": ("the server has too many connections", "Close some, or raise its 'max_connections'."),
+    "55P03": ("another program holds its rows", "End that program, or wait and try again."),
+    "57P": ("the server is stopping or starting", "Wait until it has started, then try again."),
+}
+_UNREACHABLE = ("the server does not answer", "Start the server, or look at host and port in the database URL.")
+
+
+def explain(error: BaseException) -> tuple[str, str] | None:
+    """Return reason and remedy if `error` means that the database cannot be used; None for any other error."""
+    if isinstance(error, sa.exc.TimeoutError):
+        return "all its connections are in use", "Use fewer threads, or wait and try again."
+    if not isinstance(error, sa.exc.DBAPIError):
+        return None
+    name = getattr(error.orig, "sqlite_errorname", None)
+    if name is not None:
+        return next((told for prefix, told in _SQLITE.items() if name.startswith(prefix)), None)
+    state = _sqlstate(error)
+    if state:
+        return next((told for prefix, told in _POSTGRESQL.items() if state.startswith(prefix)), None)
+    # A failed connect has no code: the server never said anything.
+    return _UNREACHABLE if isinstance(error, sa.exc.OperationalError) or error.connection_invalidated else None
+
+
+def is_missing_table(error: sa.exc.DBAPIError) -> bool:
+    """Tell whether a table does not exist (yet)."""
+    return _sqlstate(error) == "42P01" or str(error.orig).startswith("no such table")
+
+
+def is_race(error: sa.exc.DBAPIError) -> bool:
+    """Tell whether a transaction failed only because another one was faster, so that it may be tried again."""
+    return isinstance(error, sa.exc.IntegrityError) or _sqlstate(error) in ("40001", "40P01")
+
+
+def _sqlstate(error: sa.exc.DBAPIError) -> str:
+    return getattr(error.orig, "sqlstate", None) or ""

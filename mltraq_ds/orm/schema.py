@@ -1,0 +1,80 @@
+"""Create the tables once, by whoever comes first; look at one number ever after."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, Connection, Engine
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from mltraq_ds.errors import FormatError
+from mltraq_ds.orm import tables
+from mltraq_ds.orm.failures import is_missing_table
+
+__all__ = ["SCHEMA_VERSION", "ensure_schema"]
+
+SCHEMA_VERSION = 1
+
+# A table and not SQLite's `user_version`: a database shared with other programs has one of those, and it is theirs.
+_READ = "SELECT version FROM mltraq_schema_version"
+_LOCK_NUMBER = 0x6D6C7472  # "mltr": the lock is shared with nobody else in the database
+
+
+def ensure_schema(reader: Engine, writer: Engine) -> None:
+    """Create the tables if they are missing; safe when several processes do so at once.
+
+    Parameters
+    ----------
+    reader, writer : Engine
+        The same database; transactions of `writer` take the write lock at their start.
+
+    Raises
+    ------
+    FormatError
+        If the tables were made by a newer version of the library.  Nothing was changed.
+    """
+    version = _read_version(reader)
+    if version is None:
+        with writer.begin() as connection:
+            version = _create(connection)
+    if version > SCHEMA_VERSION:
+        raise FormatError(
+            f"The database {reader.url.database!r} cannot be used because its tables have version {version} and this "
+            f"library knows {SCHEMA_VERSION}. Upgrade mltraq-ds, or use another database and rebuild_index()."
+        )
+
+
+def _read_version(reader: Engine) -> int | None:
+    with reader.connect() as connection:
+        try:
+            version: int | None = connection.exec_driver_sql(_READ).scalar()
+        except sa.exc.DBAPIError as error:
+            if not is_missing_table(error):
+                raise
+            return None
+    return version
+
+
+def _create(connection: Connection) -> int:
+    if connection.dialect.name == "postgresql":
+        # "IF NOT EXISTS" alone races in PostgreSQL: both see nothing, the second fails on a unique system index.
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK_NUMBER})")
+    for statement in _render(connection.engine.url.drivername):
+        connection.exec_driver_sql(statement)
+    version: int | None = connection.exec_driver_sql(_READ).scalar()
+    if version is None:
+        version = SCHEMA_VERSION
+        connection.execute(tables.schema_version.insert(), {"version": version})
+    return version
+
+
+@lru_cache
+def _render(kind: str) -> tuple[str, ...]:
+    dialect = URL.create(kind).get_dialect()()
+    statements: list[str] = []
+    for table in tables.metadata.sorted_tables:
+        statements.append(str(CreateTable(table, if_not_exists=True).compile(dialect=dialect)))
+        indexes = sorted(table.indexes, key=lambda index: str(index.name))
+        statements.extend(str(CreateIndex(index, if_not_exists=True).compile(dialect=dialect)) for index in indexes)
+    return tuple(statements)

@@ -1,0 +1,170 @@
+"""What the index does inside one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from operator import attrgetter
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from mltraq_ds.orm import names
+from mltraq_ds.orm.rows import BlobRow, ExperimentRow, RunRow, name_key
+from mltraq_ds.orm.tables import CURRENT, DELETED, blobs, experiments, runs, stores
+
+__all__ = ["BEYOND_ALL", "bury", "ensure_store", "experiment_values", "forget_deleted", "insert_parts", "write"]
+
+#: Generation of a replaced experiment: no later version of it counts.
+BEYOND_ALL = 2**62
+_CHUNK = 5000
+
+_e = experiments.c
+_THIS = (_e.store_id == sa.bindparam("of_store")) & (_e.id_experiment == sa.bindparam("id"))
+_STATE: sa.Select[Any] = sa.select(_e.generation, _e.state, _e.name_key).where(_THIS).with_for_update()
+_INSERT = experiments.insert()
+_UPDATE = experiments.update().where(_THIS)
+_PARTS = tuple(
+    part.delete().where(part.c.store_id == sa.bindparam("of_store"), part.c.id_experiment == sa.bindparam("id"))
+    for part in (runs, blobs)
+)
+_INSERT_RUNS = runs.insert()
+_INSERT_BLOBS = blobs.insert()
+_FORGET = experiments.delete().where(
+    _e.store_id == sa.bindparam("of_store"), _e.state == DELETED, _e.persisted_at < sa.bindparam("before")
+)
+_STORE = sa.select(stores.c.url).where(stores.c.store_id == sa.bindparam("of_store"))
+_INSERT_STORE = stores.insert()
+_UPDATE_STORE = stores.update().where(stores.c.store_id == sa.bindparam("of_store"))
+
+_EXPERIMENT_COLUMNS = ExperimentRow.__slots__
+_RUN_COLUMNS = RunRow.__slots__
+_BLOB_COLUMNS = BlobRow.__slots__
+_experiment_fields = attrgetter(*_EXPERIMENT_COLUMNS)
+_run_fields = attrgetter(*_RUN_COLUMNS)
+_blob_fields = attrgetter(*_BLOB_COLUMNS)
+
+
+def ensure_store(
+    connection: Connection, store_id: str, *, url: str | None = None, indexed_at: datetime | None = None
+) -> None:
+    """Have a row for the store; set its URL and the time at which it was read in if given."""
+    is_known = connection.execute(_STORE, {"of_store": store_id}).one_or_none() is not None
+    if not is_known:
+        row = {"store_id": store_id, "url": url or "", "seen_at": datetime.now(UTC), "indexed_at": indexed_at}
+        connection.execute(_INSERT_STORE, row)
+    elif indexed_at is not None:
+        values: dict[str, Any] = {"of_store": store_id, "seen_at": indexed_at, "indexed_at": indexed_at}
+        connection.execute(_UPDATE_STORE, values if url is None else {**values, "url": url})
+
+
+def experiment_values(store_id: str, experiment: ExperimentRow) -> dict[str, Any]:
+    """Return the columns of an experiment."""
+    values = dict(zip(_EXPERIMENT_COLUMNS, _experiment_fields(experiment), strict=True))
+    return {**values, "store_id": store_id, "name_key": name_key(experiment.name), "state": CURRENT}
+
+
+def insert_parts(
+    connection: Connection, store_id: str, entries: Iterable[tuple[str, Sequence[RunRow], Sequence[BlobRow]]]
+) -> None:
+    """Insert runs and blobs of experiments (given by id) whose earlier ones are gone."""
+    run_values: list[dict[str, Any]] = []
+    blob_values: list[dict[str, Any]] = []
+    for id_experiment, run_rows, blob_rows in entries:
+        common = {"store_id": store_id, "id_experiment": id_experiment}
+        for position, run in enumerate(run_rows):
+            fields = zip(_RUN_COLUMNS, _run_fields(run), strict=True)
+            run_values.append({**common, "position": position, **dict(fields)})
+            # Chunks bound the memory of the dictionaries; the texts in them are the caller's.
+            if len(run_values) >= _CHUNK:
+                connection.execute(_INSERT_RUNS, run_values)
+                run_values = []
+        for position, blob in enumerate(blob_rows):
+            fields = zip(_BLOB_COLUMNS, _blob_fields(blob), strict=True)
+            blob_values.append({**common, "position": position, **dict(fields)})
+        if len(blob_values) >= _CHUNK:
+            connection.execute(_INSERT_BLOBS, blob_values)
+            blob_values = []
+    if run_values:
+        connection.execute(_INSERT_RUNS, run_values)
+    if blob_values:
+        connection.execute(_INSERT_BLOBS, blob_values)
+
+
+def write(
+    connection: Connection,
+    *,
+    store_id: str,
+    experiment: ExperimentRow,
+    runs: Sequence[RunRow],
+    blobs: Sequence[BlobRow],
+    intent: str | None,
+    replaces: Sequence[str],
+) -> bool:
+    """Set an experiment to a generation if its row is older; see `mltraq_ds.orm.index.Index.write`."""
+    id_experiment = experiment.id_experiment
+    ensure_store(connection, store_id)
+    # Experiments by id, then names, in every transaction: writers that lock in one order cannot wait for each other.
+    found = {id_: _state(connection, store_id, id_) for id_ in sorted({id_experiment, *replaces})}
+    row = found[id_experiment]
+    met = names.find(connection, experiment.name, lock=True)
+    holds = met is not None and intent is not None and (met.claim_intent, met.claimed_by) == (intent, id_experiment)
+    # `bury` voids all claims, so a claim is younger than the deletion: the experiment was made anew.
+    is_reborn = row is not None and row.state == DELETED and holds
+    if row is not None and row.generation >= experiment.generation and not is_reborn:
+        if holds:
+            names.release(connection, experiment.name, str(intent))
+        return False
+    values = experiment_values(store_id, experiment)
+    if row is None:
+        connection.execute(_INSERT, values)
+    else:
+        _drop_parts(connection, store_id, id_experiment)
+        connection.execute(_UPDATE, {**values, "of_store": store_id, "id": id_experiment})
+        if row.name_key != values["name_key"]:
+            names.free(connection, store_id, id_experiment)
+    insert_parts(connection, store_id, [(id_experiment, runs, blobs)])
+    for replaced in replaces:
+        bury(connection, store_id, replaced, BEYOND_ALL)
+    if replaces:
+        met = names.find(connection, experiment.name, lock=True)
+    names.give(connection, met, experiment.name, store_id, id_experiment, holds=holds)
+    return True
+
+
+def bury(connection: Connection, store_id: str, id_experiment: str, generation: int) -> bool:
+    """Note that an experiment ended with `generation`, free its names and void the claims of its writers.
+
+    An unknown one gets a row too: its late writers are kept out by nothing else.
+    """
+    row = _state(connection, store_id, id_experiment)
+    if row is not None and (row.generation > generation or (row.generation == generation and row.state == DELETED)):
+        return False
+    now = datetime.now(UTC)
+    end = ExperimentRow(
+        id_experiment=id_experiment, name="", generation=generation, folder="", created_at=now, persisted_at=now
+    )
+    values = {**experiment_values(store_id, end), "state": DELETED}
+    if row is None:
+        connection.execute(_INSERT, values)
+    else:
+        _drop_parts(connection, store_id, id_experiment)
+        connection.execute(_UPDATE, {**values, "of_store": store_id, "id": id_experiment})
+    names.free(connection, store_id, id_experiment)
+    names.void_claims(connection, store_id, id_experiment)
+    return True
+
+
+def forget_deleted(connection: Connection, store_id: str, before: datetime) -> int:
+    """Drop the rows of experiments deleted before a time."""
+    return connection.execute(_FORGET, {"of_store": store_id, "before": before}).rowcount
+
+
+def _state(connection: Connection, store_id: str, id_experiment: str) -> sa.Row[Any] | None:
+    return connection.execute(_STATE, {"of_store": store_id, "id": id_experiment}).one_or_none()
+
+
+def _drop_parts(connection: Connection, store_id: str, id_experiment: str) -> None:
+    for statement in _PARTS:
+        connection.execute(statement, {"of_store": store_id, "id": id_experiment})

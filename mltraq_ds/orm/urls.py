@@ -1,0 +1,64 @@
+"""Database URLs: what they mean, and how they are shown without secrets."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL
+
+from mltraq_ds.errors import UsageError
+
+__all__ = ["hide_secrets", "is_in_memory", "parse_url", "remove_secrets"]
+
+# A name without a driver means the driver our extras install.
+_DRIVERS = {
+    "mariadb": "mariadb+pymysql",
+    "mysql": "mysql+pymysql",
+    "postgres": "postgresql+psycopg",
+    "postgresql": "postgresql+psycopg",
+}
+_SECRET = re.compile(r"passw|passphrase|secret|token|credential|api_?key", re.IGNORECASE)
+
+
+def parse_url(url: str | URL) -> URL:
+    """Parse a database URL; a relative SQLite path becomes absolute now, so that it does not follow the working folder.
+
+    Raises
+    ------
+    UsageError
+        If it is not a URL.  The text is not repeated, since it may hold a password.
+    """
+    try:
+        parsed = sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
+        raise UsageError(
+            "The database URL cannot be read because it is not of the form 'dialect://user:password@host/database' or "
+            "'sqlite:///file.db' (characters such as '@' or '/' in a password are written '%40', '%2F')."
+        ) from None
+    parsed = parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
+    if parsed.get_backend_name() != "sqlite" or is_in_memory(parsed) or str(parsed.database).startswith("file:"):
+        return parsed
+    return parsed.set(database=str(Path(str(parsed.database)).expanduser().absolute()))
+
+
+def is_in_memory(url: URL) -> bool:
+    """Tell whether the database lives in this process only."""
+    database = url.database or ""
+    return url.get_backend_name() == "sqlite" and (
+        database in ("", ":memory:") or ":memory:" in database or url.query.get("mode") == "memory"
+    )
+
+
+def hide_secrets(url: URL) -> str:
+    """Return the URL for people: passwords are ``***``."""
+    shown = url.set(query={key: "***" if _SECRET.search(key) else value for key, value in url.query.items()})
+    return shown.render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
+
+
+def remove_secrets(url: URL) -> URL:
+    """Return the URL without passwords, for what is written down."""
+    kept = {key: value for key, value in url.query.items() if not _SECRET.search(key)}
+    # `URL.set` takes None for "unchanged"
+    return URL.create(url.drivername, url.username, None, url.host, url.port, url.database, kept)
