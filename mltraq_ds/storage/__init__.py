@@ -12,8 +12,9 @@ from mltraq_ds.errors import UsageError
 from mltraq_ds.storage.base import Buffer, Source, Stat, Storage
 from mltraq_ds.storage.local import Durability, LocalStorage
 from mltraq_ds.storage.places import scheme_of
+from mltraq_ds.storage.streams import stream_of
 
-__all__ = ["Buffer", "Durability", "LocalStorage", "Source", "Stat", "Storage", "open_storage"]
+__all__ = ["Buffer", "Durability", "LocalStorage", "Source", "Stat", "Storage", "open_storage", "stream_of"]
 
 
 def open_storage(

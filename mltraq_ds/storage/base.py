@@ -185,6 +185,16 @@ class Storage(ABC):
         """Whether another process reaches the same bytes through a pickled copy of this storage."""
         return False
 
+    @property
+    def is_local(self) -> bool:
+        """Whether an error of a verb means that it was not done: no answer can be lost on the way."""
+        return False
+
+    @property
+    def scheme(self) -> str:
+        """Scheme of the URL, for the URLs of keys."""
+        return self.url.partition("://")[0] if "://" in self.url else "file"
+
     def read(self, key: str) -> bytes:
         """Return all bytes of a small key."""
         source = self.open(key)
@@ -215,6 +225,9 @@ class Storage(ABC):
 
     def make_folder(self, key: str) -> None:  # noqa: B027 - nothing to do where there are no folders
         """Make a folder that must be new (`KeyExistsError`); nothing to do where there are no folders."""
+
+    def prune(self, key: str) -> None:  # noqa: B027 - nothing to do where there are no folders
+        """Remove a folder if it is empty; otherwise, or if it is gone, nothing is done."""
 
     def move_folder(self, key: str, to: str) -> bool:
         """Rename a folder in one step; False where that is not possible, and then nothing was done."""

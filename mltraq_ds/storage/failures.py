@@ -46,7 +46,8 @@ def failure_of(verb: str, key: str, url: str, error: Exception, said: str = "") 
         return with_errno(
             KeyExistsError(f"{what} is refused because it exists; it was left as it is. Use a fresh key."), errno.EEXIST
         )
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
+    is_missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+    if is_missing or (verb == "read" and isinstance(error, IsADirectoryError)):  # a folder is no key
         reason = "its folder does not exist" if verb in ("put", "make_folder") else "there is no such key"
         return with_errno(
             KeyMissingError(

@@ -89,6 +89,11 @@ class LocalStorage(Storage):
         # docstring inherited
         return True
 
+    @property
+    def is_local(self) -> bool:
+        # docstring inherited
+        return True
+
     def put(
         self,
         key: str,
@@ -208,6 +213,17 @@ class LocalStorage(Storage):
         with Failing("make_folder", key, self.url):
             os.mkdir(path)
             self._root.flush(path)
+
+    def prune(self, key: str) -> None:
+        # docstring inherited
+        path = self._root.join(validate_key(key))
+        self._root.forget(path)
+        try:
+            os.rmdir(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR):
+                with Failing("prune", key, self.url):
+                    raise
 
     def move_folder(self, key: str, to: str) -> bool:
         """Rename a folder in one step, making the folders above `to`; False where that is not possible.

@@ -29,7 +29,8 @@ def write_whole(filesystem: Any, path: str, views: Views, size: int, failing: Fa
     if not replace:
         with failing:
             _check_absent(filesystem, path)
-    if size <= SMALL:
+    # In memory a file that is being written is visible, so there it is always joined.
+    if size <= SMALL or "memory" in _protocols(filesystem):
         data = b"".join(views)
         with failing:
             filesystem.pipe_file(path, data)

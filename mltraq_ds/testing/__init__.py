@@ -1,0 +1,33 @@
+"""What we test our storages with, for yours too: conformance suites and a storage that fails on purpose.
+
+`StorageConformance` (needs pytest) and `FaultStorage` with its faults; loaded on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mltraq_ds.testing.faults import Call, Callback, Delay, Fail, Fault, FaultStorage, Kill, LoseResponse, Short
+    from mltraq_ds.testing.storage import StorageConformance
+
+__all__ = [
+    "Call",
+    "Callback",
+    "Delay",
+    "Fail",
+    "Fault",
+    "FaultStorage",
+    "Kill",
+    "LoseResponse",
+    "Short",
+    "StorageConformance",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = "storage" if name == "StorageConformance" else "faults"
+    return getattr(import_module(f"{__name__}.{module}"), name)
