@@ -1,0 +1,163 @@
+"""The commit protocol holds in random schedules, and every rule that the model can switch off is needed."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from protocol import LEASE, Experiment, Refused, Steps, Violation, World, delete, persist, sweep
+from schedules import run_all, schedule, settle
+
+
+@pytest.mark.parametrize("local", [True, False], ids=["folders", "object-store"])
+def test_nothing_is_lost_in_random_schedules(local: bool) -> None:
+    """Writers, deleters, sweeps, sleepers and crashes leave every invariant standing."""
+    for seed in range(2000):
+        try:
+            schedule(seed, local=local)
+        except Violation as violation:
+            pytest.fail(f"seed {seed}: {violation}")
+
+
+NEEDED = [
+    ("number_base", True, "I2"),  # base is a bare number; no look above it afterwards; history pruned
+    ("number_base", False, "I2"),
+    ("keep_any", False, "I1"),  # keeps a blob that exists, but is not one of its parent's
+    ("retire_first", True, "I1"),
+    ("in_place", True, "I2"),  # the generation is replaced instead of created
+    ("no_fence", True, "I"),  # an expired lease is taken for death
+    ("no_fence", False, "I"),
+    ("sweep_order", True, "I"),  # generations are read before intents
+    ("bury_blindly", True, "I2"),  # the folder is renamed without looking what is in it
+    ("bury_blindly", False, "I1"),  # bytes of a deleted experiment are removed by listing
+    ("unpinned", True, "I2"),  # a replaced experiment is deleted whatever it has become
+    ("seen_before_claim", True, "I3"),
+    ("index_own", True, "I6"),  # "set to n+1 if older", from memory
+    ("guess", False, "I"),  # no generation seen after a timeout, so it was not created
+    ("torn_skip", False, "I"),  # O_EXCL, and a file that does not verify is skipped
+]
+
+
+@pytest.mark.parametrize(("rule", "local", "invariant"), NEEDED)
+def test_random_schedules_find_what_a_broken_rule_loses(rule: str, local: bool, invariant: str) -> None:
+    """Without the rule some schedule breaks an invariant: the model has teeth."""
+    for seed in range(6000):
+        try:
+            schedule(seed, local=local, bad=frozenset([rule]))
+        except Violation as violation:
+            found = str(violation)
+            break
+    else:
+        pytest.fail(f"{rule} is not needed, or the model cannot show it")
+    assert found.startswith(invariant)
+
+
+def until(w: World, steps: Steps, reached: Callable[[], bool]) -> None:
+    """Let one actor run until something is so."""
+    while not reached():
+        next(steps)
+        w.check()
+
+
+def start(*bad: str, local: bool = True) -> tuple[World, Experiment]:
+    w = World(0, local=local, bad=frozenset(bad))
+    exp = Experiment("x")
+    run_all(w, persist(w, exp, "n"))
+    return w, exp
+
+
+def finish_all(w: World, steps: Steps) -> None:
+    with contextlib.suppress(Refused):
+        run_all(w, steps)
+    settle(w)
+
+
+def slow_retire(*bad: str) -> None:
+    """Commit 2, sleep; delete; make the id anew; wake and retire what generation 1 refers to."""
+    w, exp = start(*bad)
+    slow = persist(w, Experiment("x", exp.base), "n", "update")
+    until(w, slow, lambda: w.current("x") != exp.base and w.rows["x"][0][0] == 2)
+    run_all(w, delete(w, "x"))
+    run_all(w, persist(w, Experiment("x"), "m"))
+    finish_all(w, slow)
+
+
+def slow_link(*bad: str) -> None:
+    """Stage and verify; delete; make the id anew; wake and link generation 2 into the new folder."""
+    w, exp = start(*bad)
+    slow = persist(w, Experiment("x", exp.base), "n", "update")
+    until(w, slow, lambda: bool(w.folders["x"].staged))
+    next(slow)
+    run_all(w, delete(w, "x"))
+    run_all(w, persist(w, Experiment("x"), "m"))
+    finish_all(w, slow)
+
+
+def slow_index(*bad: str) -> None:
+    """A deleter reads "deleted" and sleeps; the id is made anew; it writes, and another takes the name."""
+    w, _ = start(*bad)
+    slow = delete(w, "x")
+    until(w, slow, lambda: w.current("x").deleted)  # type: ignore[union-attr]
+    for _ in range(2):
+        next(slow)
+    run_all(w, persist(w, Experiment("x"), "n"))
+    next(slow)
+    run_all(w, persist(w, Experiment("y"), "n"))
+    finish_all(w, slow)
+
+
+def slow_sweep(*bad: str) -> None:
+    """Sweep reads generations; a writer of a week commits and removes its intent; sweep reads intents."""
+    w, exp = start(*bad)
+    slow = persist(w, Experiment("x", exp.base), "n", "update")
+    until(w, slow, lambda: bool(w.folders["x"].staged))
+    sweeper = sweep(w, grace=0)
+    for _ in range(2):
+        next(sweeper)
+    run_all(w, slow)
+    finish_all(w, sweeper)
+
+
+def claim_without_intent(*bad: str) -> None:
+    """Claim and sleep; nobody sees an intent, so another takes the name; both commit."""
+    w, _ = start(*bad)
+    slow = persist(w, Experiment("y"), "m")
+    until(w, slow, lambda: "m" in w.names)
+    next(slow)
+    run_all(w, persist(w, Experiment("z"), "m"))
+    finish_all(w, slow)
+
+
+def slow_writer_fenced(*bad: str) -> None:
+    """Its lease runs out before the commit; another takes the name; it wakes."""
+    w, _ = start(*bad)
+    slow = persist(w, Experiment("y"), "m")
+    until(w, slow, lambda: "y" in w.folders and bool(w.folders["y"].staged))
+    next(slow)
+    w.now += LEASE + 1
+    run_all(w, persist(w, Experiment("z"), "m"))
+    finish_all(w, slow)
+
+
+@pytest.mark.parametrize(
+    ("story", "rule"),
+    [
+        (slow_retire, "retire_by_number"),
+        (slow_link, "any_folder"),
+        (slow_index, "index_blindly"),
+        (slow_sweep, "sweep_order"),
+        (claim_without_intent, "claim_first"),
+        (slow_writer_fenced, "no_fence"),
+    ],
+)
+def test_a_story_ends_well_with_the_rule_and_badly_without(story: Callable[..., None], rule: str) -> None:
+    """The shortest schedule for each rule that random ones seldom need."""
+    story()
+    with pytest.raises(Violation):
+        story(rule)
