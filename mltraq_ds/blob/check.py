@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
 
 from mltraq_ds.blob.hashing import crc_of
 from mltraq_ds.blob.index import INDEX_NAME, end_of, make_packer, pack_fragments, pack_head, render_tail
+from mltraq_ds.blob.member import StoredMember
 from mltraq_ds.blob.parsing import Index
 from mltraq_ds.blob.zipformat import local_header
-from mltraq_ds.errors import DamageError, InvalidNameError
+from mltraq_ds.errors import DamageError
 from mltraq_ds.storage.base import Source
 
-if TYPE_CHECKING:
-    from mltraq_ds.blob.reader import Blob
-
-__all__ = ["check"]
+__all__ = ["damage_of_members", "damage_of_structure"]
 
 
-def check(blob: Blob, source: Source, index: Index, place: tuple[int, int], *, deep: bool) -> list[str]:
-    """Return one sentence per damaged place of a blob; see `Blob.check`."""
-    findings = []
+def damage_of_structure(source: Source, index: Index, place: tuple[int, int]) -> Iterator[str]:
+    """Yield a sentence for each header, padding or directory that is not what the index says."""
     for offset, expected, what in _structure(source, index, place):
         if bytes(source.read(offset, min(len(expected), source.size - offset))) != expected:
-            findings.append(f"The {what} of the blob {blob.key!r} is not what its index says.")
-    if deep:
-        findings += _damage_of_members(blob)
-        findings += _damage_of_entries(blob)
-    return findings
+            yield f"The {what} of the blob {source.key!r} is not what its index says."
+
+
+def damage_of_members(members: Iterable[StoredMember]) -> Iterator[str]:
+    """Yield a sentence for each member whose SHA-256 differs, or that cannot be decompressed."""
+    for member in members:
+        try:
+            member.verify("digest")
+            for _ in member.decompressed() if member.compression else ():
+                pass
+        except DamageError as error:
+            yield str(error)
 
 
 def _structure(source: Source, index: Index, place: tuple[int, int]) -> Iterator[tuple[int, bytes, str]]:
@@ -38,30 +41,9 @@ def _structure(source: Source, index: Index, place: tuple[int, int]) -> Iterator
         yield start, header, f"header of the member {row.name!r}"
         start = row.offset + row.stored_size
     offset, size = place
-    packed = source.read(offset, size)
-    crc32 = crc_of([packed])
+    crc32 = crc_of([source.read(offset, size)])
     yield start, local_header(INDEX_NAME.encode(), size, crc32, start), "header of the index"
     packer = make_packer()
     rendered = pack_head(index.kind, index.rows, packer) + pack_fragments(index.fragments, packer)
     yield offset, rendered, "form of the index"
     yield offset + size, render_tail(index.rows, end_of(index.rows), offset, size, crc32), "directory at the end"
-
-
-def _damage_of_members(blob: Blob) -> Iterator[str]:
-    for member in blob.members:
-        try:
-            member.verify("digest")
-            for _ in member.decompressed() if member.compression else ():
-                pass
-        except DamageError as error:
-            yield str(error)
-
-
-def _damage_of_entries(blob: Blob) -> Iterator[str]:
-    for fragment in blob.fragments:
-        entries = blob.entries(fragment)
-        for key in entries:
-            try:
-                entries[key].summary  # noqa: B018 — parsed by being asked for
-            except (DamageError, InvalidNameError) as error:
-                yield str(error)

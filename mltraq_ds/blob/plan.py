@@ -9,10 +9,10 @@ from typing import Any
 import msgpack
 
 from mltraq_ds.blob.compression import Spool, compressed
+from mltraq_ds.blob.entry import StoredEntry
 from mltraq_ds.blob.hashing import crc_of, flat, sha_of
 from mltraq_ds.blob.index import INDEX_NAME, is_bomb, make_packer, pack_entry
 from mltraq_ds.blob.member import StoredMember
-from mltraq_ds.blob.reader import StoredEntry
 from mltraq_ds.blob.zipformat import header_size
 from mltraq_ds.codecs.base import Encoded, Member
 from mltraq_ds.errors import UsageError, ValueChangedError

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from typing import Any
 
+from mltraq_ds.blob.check import damage_of_members, damage_of_structure
+from mltraq_ds.blob.entry import StoredEntry
 from mltraq_ds.blob.hashing import crc_of
 from mltraq_ds.blob.index import corrupt
 from mltraq_ds.blob.member import StoredMember, Verify
-from mltraq_ds.blob.parsing import UNPACK_ERRORS, Index, check_format, parse_entry, parse_index, unpack_bounded
+from mltraq_ds.blob.parsing import UNPACK_ERRORS, Index, check_format, parse_entry, parse_index
 from mltraq_ds.blob.zipformat import END_SIZE, parse_end
 from mltraq_ds.errors import CorruptBlobError, CorruptRecordError, InvalidNameError, UsageError
 from mltraq_ds.reference import Reference
@@ -19,7 +20,6 @@ __all__ = ["Blob", "StoredEntry", "open_blob"]
 
 #: The end of a blob that is read at once (bytes): most indexes are in it, and one request is enough.
 TAIL_SIZE = 64 * 1024
-_SUMMARY_DEPTH = 4
 
 
 def open_blob(source: Source, *, digest: str | None = None, verify: Verify = "crc") -> Blob:
@@ -82,53 +82,6 @@ def _what_else(source: Source, tail: memoryview) -> str:
     if b"PK\x05\x06" in bytes(tail):
         return "it is a ZIP archive, but its comment does not say where the index of a blob is"
     return f"its end is missing; it has {source.size} bytes and was cut short, or never was a blob"
-
-
-class StoredEntry:
-    """One key of a blob on disk.
-
-    Attributes
-    ----------
-    tree : bytes
-        As in `Encoded`.
-    members : tuple of StoredMember
-        In the order the tree refers to.
-    references : list of Reference
-        Of the DataStores nested in the value, in the order the tree refers to.
-    """
-
-    __slots__ = ("_blob", "_summary", "members", "references", "tree")
-
-    def __init__(
-        self,
-        tree: bytes,
-        members: tuple[StoredMember, ...] = (),
-        references: list[Reference] | None = None,
-        summary: bytes = b"\x80",
-        blob: str = "",
-    ) -> None:
-        self.tree = tree
-        self.members = members
-        self.references = references or []
-        self._summary = summary
-        self._blob = blob
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        """What `describe` shows; parsed now.
-
-        Raises
-        ------
-        CorruptBlobError
-            If it is not a summary.
-        """
-        try:
-            summary = unpack_bounded(self._summary, _SUMMARY_DEPTH)
-            if type(summary) is not dict:
-                raise ValueError("it is not a map")
-        except UNPACK_ERRORS as error:
-            raise CorruptBlobError(corrupt(self._blob, f"the summary of a value cannot be read: {error}")) from error
-        return summary
 
 
 class _Entries(Mapping[str, StoredEntry]):
@@ -220,9 +173,20 @@ class Blob:
         StorageError
             If the storage does not answer.
         """
-        from mltraq_ds.blob.check import check
+        findings = list(damage_of_structure(self._source, self._index, self._place))
+        if deep:
+            findings += damage_of_members(self.members)
+            findings += self._damage_of_entries()
+        return findings
 
-        return check(self, self._source, self._index, self._place, deep=deep)
+    def _damage_of_entries(self) -> Iterator[str]:
+        for fragment in self.fragments:
+            entries = self.entries(fragment)
+            for key in entries:
+                try:
+                    entries[key].summary  # noqa: B018 — parsed by being asked for
+                except (CorruptBlobError, InvalidNameError) as error:
+                    yield str(error)
 
     def close(self) -> None:
         """Close the source.  Values and views handed out stay valid."""

@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 
+from mltraq_ds.blob.entry import StoredEntry
 from mltraq_ds.blob.hashing import Hasher, Pieces, crc_of, flat, sha_size
 from mltraq_ds.blob.index import INDEX_NAME, Row, make_packer, pack_fragments, pack_head, render_tail
 from mltraq_ds.blob.plan import Part, Plan, changed
-from mltraq_ds.blob.reader import StoredEntry
 from mltraq_ds.blob.zipformat import header_size, local_header
 from mltraq_ds.codecs.base import Encoded
 from mltraq_ds.errors import UsageError, ValueChangedError
