@@ -12,7 +12,17 @@ if TYPE_CHECKING:
     from mltraq_ds import errors as errors
     from mltraq_ds import ids as ids
     from mltraq_ds.bunch import Bunch as Bunch
+    from mltraq_ds.codecs import Directory as Directory
+    from mltraq_ds.codecs import File as File
+    from mltraq_ds.codecs import Pickled as Pickled
+    from mltraq_ds.datastore import DataStore as DataStore
     from mltraq_ds.settings import options as options
+    from mltraq_ds.tracking import DataStoreIO as DataStoreIO
+    from mltraq_ds.tracking import Experiment as Experiment
+    from mltraq_ds.tracking import Run as Run
+    from mltraq_ds.tracking import Session as Session
+    from mltraq_ds.tracking import create_experiment as create_experiment
+    from mltraq_ds.tracking import create_session as create_session
 
 __version__ = "0.1.0"
 
@@ -20,6 +30,17 @@ __version__ = "0.1.0"
 # checkers, and a test compares the two.
 _HOMES = {
     "Bunch": "mltraq_ds.bunch",
+    "DataStore": "mltraq_ds.datastore",
+    # By way of tracking, which knows the default session.
+    "DataStoreIO": "mltraq_ds.tracking",
+    "Directory": "mltraq_ds.codecs",
+    "Experiment": "mltraq_ds.tracking",
+    "File": "mltraq_ds.codecs",
+    "Pickled": "mltraq_ds.codecs",
+    "Run": "mltraq_ds.tracking",
+    "Session": "mltraq_ds.tracking",
+    "create_experiment": "mltraq_ds.tracking",
+    "create_session": "mltraq_ds.tracking",
     "errors": "mltraq_ds.errors",
     "ids": "mltraq_ds.ids",
     "options": "mltraq_ds.settings",

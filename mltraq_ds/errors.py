@@ -32,6 +32,8 @@
 
     MltraqDSWarning (UserWarning)
     ├── IndexBehindWarning                    persisted, but SQL has not caught up yet
+    ├── LeftoversWarning                      persisted, but what it replaced is not all removed yet
+    ├── RunFailedWarning                      steps of runs raised; the other runs went on
     └── SecretInOptionsWarning
 
 ``OSError``, ``ValueError``, ``TypeError`` and ``LookupError`` are bases where people already catch them.  ``KeyError``
@@ -56,12 +58,14 @@ __all__ = [
     "InvalidNameError",
     "KeyExistsError",
     "KeyMissingError",
+    "LeftoversWarning",
     "MissingExtraError",
     "MltraqDSError",
     "MltraqDSWarning",
     "NotFoundError",
     "PickleRefusedError",
     "RunError",
+    "RunFailedWarning",
     "SecretInOptionsWarning",
     "StaleReferenceError",
     "StorageError",
@@ -186,7 +190,22 @@ class DatabaseUnavailableError(StorageError):
 
 
 class RunError(MltraqDSError):
-    """A step of a run raised; the run keeps type, message and traceback text."""
+    """A step of a run raised.
+
+    Parameters
+    ----------
+    message : str
+        Type and message of what was raised.
+    type_name : str
+        Its type alone.
+    traceback : str
+        Its traceback as text: the exception itself may not exist in the process that reads this.
+    """
+
+    def __init__(self, message: str = "", type_name: str = "", traceback: str = "") -> None:
+        super().__init__(message)
+        self.type_name = type_name
+        self.traceback = traceback
 
 
 class MltraqDSWarning(UserWarning):
@@ -195,6 +214,14 @@ class MltraqDSWarning(UserWarning):
 
 class IndexBehindWarning(MltraqDSWarning):
     """The files are complete, the index is not; the next session catches up."""
+
+
+class LeftoversWarning(MltraqDSWarning):
+    """What was replaced or deleted is not all removed; the next session or `sweep` finishes."""
+
+
+class RunFailedWarning(MltraqDSWarning):
+    """Steps of some runs raised; each keeps its `RunError`, and the other runs went on."""
 
 
 class SecretInOptionsWarning(MltraqDSWarning):

@@ -69,6 +69,7 @@ class Reference:
             ):
                 return cls(validate_key(key, "key of a reference"), size, digest, fragment)
         raise CorruptRecordError(
-            f"A reference cannot be read: {parts!r:.200} is not [key, size, 'sha256:…']. The record, generation or blob "
+            f"A reference cannot be read: {parts!r:.200} is not [key, size, 'sha256:…']. The record, generation or "
+            "blob "
             "that holds it is damaged; 'mltraq-ds check' lists what else is."
         )

@@ -1,0 +1,262 @@
+"""DataStore: a dictionary whose values live in a blob."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from mltraq_ds.blob import StoredEntry
+from mltraq_ds.errors import CorruptBlobError, UsageError
+from mltraq_ds.ids import key_from_url
+from mltraq_ds.lazy import LazyBunch, Placeholder
+from mltraq_ds.objects import Objects
+from mltraq_ds.place import place_of
+from mltraq_ds.reference import Reference
+
+__all__ = ["DataStore", "Origin", "Unread"]
+
+
+class Origin:
+    """Where a DataStore was loaded from or persisted to.
+
+    Parameters
+    ----------
+    objects : Objects
+        Open the blob.
+    reference : Reference
+        Of the blob, or of the subtree of a pack.
+    names : sequence of str, optional
+        The keys, if known from the record; otherwise they are read from the index of the blob.
+    nested : sequence of Reference, optional
+        All DataStores inside, at any depth, if known from the record.
+    """
+
+    __slots__ = ("_entries", "_names", "_nested", "objects", "reference")
+
+    def __init__(
+        self,
+        objects: Objects,
+        reference: Reference,
+        names: Sequence[str] | None = None,
+        nested: Sequence[Reference] | None = None,
+    ) -> None:
+        self.objects = objects
+        self.reference = reference
+        self._names = names
+        self._nested = nested
+        self._entries: Mapping[str, StoredEntry] | None = None
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The keys, in order."""
+        if self._names is None:
+            self._names = list(self.entries)
+        return self._names
+
+    def closure(self) -> Sequence[Reference]:
+        """Return the references of all DataStores inside, at any depth."""
+        if self._nested is None:
+            found: dict[Reference, None] = {}
+            for entry in self.entries.values():
+                for reference in entry.references:
+                    found[reference] = None
+                    found.update(dict.fromkeys(Origin(self.objects, reference).closure()))
+            self._nested = list(found)
+        return self._nested
+
+    @property
+    def entries(self) -> Mapping[str, StoredEntry]:
+        """The entries of the blob; only its index is read, once."""
+        if self._entries is None:
+            self._entries = self.objects.entries(self.reference)
+        return self._entries
+
+    def entry(self, name: str) -> StoredEntry:
+        """Return what the index says of one value."""
+        try:
+            return self.entries[name]
+        except KeyError as error:
+            raise CorruptBlobError(
+                f"Blob {self.reference.key} has no value named {name!r}, which the record lists. Restore it from a "
+                "copy."
+            ) from error
+
+    def decode(self, name: str) -> Any:
+        """Read and decode one value."""
+        return self.objects.decode(self.entries, name, self.reference.key, self.datastore)
+
+    def datastore(self, reference: Reference) -> DataStore:
+        """Return the DataStore that a reference inside the blob stands for; nothing of it is read."""
+        return DataStore.from_origin(Origin(self.objects, reference))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Origin, (self.objects, self.reference, self._names, self._nested))
+
+
+class Unread(Placeholder):
+    """A value of a DataStore that is still in its blob."""
+
+    __slots__ = ("name", "origin")
+
+    def __init__(self, origin: Origin, name: str) -> None:
+        self.origin = origin
+        self.name = name
+
+    @property
+    def entry(self) -> StoredEntry:
+        """What the index of the blob says of it."""
+        return self.origin.entry(self.name)
+
+    def load(self) -> Any:
+        return self.origin.decode(self.name)
+
+    def summary(self) -> dict[str, Any]:
+        return dict(self.entry.summary)
+
+    @property
+    def is_shareable(self) -> bool:
+        return self.origin.objects.storage.is_shareable
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Unread, (self.origin, self.name))
+
+
+class DataStore(LazyBunch):
+    """A dictionary of values that live in a blob instead of the database.
+
+    Values are kept as they are until the experiment is persisted; after loading, each is read when it is first asked
+    for, and only it.
+
+    Examples
+    --------
+    >>> ds = DataStore(a=[1, 2], b=None)
+    >>> ds.a, ds["b"], len(ds)
+    ([1, 2], None, 2)
+    """
+
+    __slots__ = ("_origin",)
+
+    _origin: Origin | None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        object.__setattr__(self, "_origin", None)
+        super().__init__(*args, **kwargs)
+
+    @classmethod
+    def from_origin(cls, origin: Origin) -> DataStore:
+        """Return the DataStore kept in a blob, with no value read; its index is read if the names are not known."""
+        datastore = cls()
+        for name in origin.names:
+            datastore._place(name, Unread(origin, name))
+        datastore._set_origin(origin)
+        return datastore
+
+    @classmethod
+    def from_url(cls, url: str, store: Any = None) -> DataStore:
+        """Return the DataStore that `to_url` named; values are read when they are asked for.
+
+        Parameters
+        ----------
+        url : str
+            ``<scheme>:///<key>[#fragment]``; the scheme is ignored, so that the URL holds after the store was moved.
+        store : Session, Storage or URL, optional
+            The store; by default that of the run whose steps are executing, else of the default session.
+
+        Raises
+        ------
+        DanglingReferenceError
+            If there is no such blob.
+        CorruptBlobError
+            If it is not a blob or does not hold a DataStore.
+        """
+        key, fragment = key_from_url(url)
+        return cls.from_origin(Origin(place_of(store).objects, Reference(key, 0, "", fragment)))
+
+    def to_url(self) -> str:
+        """Return the URL of the blob, relative to its store; the DataStore must have been persisted.
+
+        Raises
+        ------
+        UsageError
+            If it has not been persisted yet.
+        """
+        if self._origin is None:
+            raise UsageError(
+                "This DataStore has no URL because it has not been persisted. Call experiment.persist() first; for a "
+                "value outside an experiment use DataStoreIO.serialize_write(value, prefix)."
+            )
+        return self._origin.reference.url
+
+    @property
+    def origin(self) -> Origin | None:
+        """Where it was loaded from or persisted to, if anywhere."""
+        return self._origin
+
+    def is_untouched(self) -> bool:
+        """Tell whether no key was read, set or removed since it was loaded."""
+        origin = self._origin
+        if origin is None or list(self) != list(origin.names):
+            return False
+        return all(
+            isinstance(kept, Unread) and kept.origin is origin and kept.name == name
+            for name, kept in self._peek_items()
+        )
+
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """Return type, shape or length, dtype, size (bytes) and codec of every value; nothing is read but the index."""
+        return {key: _describe(kept) for key, kept in self._peek_items()}
+
+    def load(self, keys: Iterable[str] | None = None, n_jobs: int | None = None) -> DataStore:
+        """Read many values at once, in parallel.
+
+        Parameters
+        ----------
+        keys : iterable of str, optional
+            Those to read; all by default.
+        n_jobs : int, optional
+            Number of threads; by default one for each value up to 8.
+
+        Returns
+        -------
+        DataStore
+            Itself.
+        """
+        wanted = [key for key in (self if keys is None else keys) if isinstance(self._peek(key), Placeholder)]
+        with ThreadPoolExecutor(max_workers=n_jobs or min(8, len(wanted) or 1)) as threads:
+            for _ in threads.map(self.__getitem__, wanted):
+                pass
+        return self
+
+    def _empty(self) -> DataStore:
+        clone = type(self)()
+        clone._set_origin(self._origin)
+        return clone
+
+    def _get_origin(self) -> Origin | None:
+        return self._origin if self._origin is not None and self._origin.objects.storage.is_shareable else None
+
+    def rebind(self, origin: Origin) -> None:
+        """Take a new blob as the origin: what has not been read is read from there from now on."""
+        for name, kept in list(self._peek_items()):
+            if isinstance(kept, Placeholder):
+                self._place(name, Unread(origin, name))
+        self._set_origin(origin)
+
+    def _set_origin(self, origin: Origin | None) -> None:
+        object.__setattr__(self, "_origin", origin)
+
+
+def _describe(kept: Any) -> dict[str, Any]:
+    if isinstance(kept, Placeholder):
+        return kept.summary()
+    summary: dict[str, Any] = {"type": f"{type(kept).__module__}.{type(kept).__qualname__}"}
+    for name in ("shape", "dtype"):
+        if hasattr(kept, name):
+            found = getattr(kept, name)
+            summary[name] = list(found) if name == "shape" else str(found)
+    if "shape" not in summary and hasattr(kept, "__len__"):
+        summary["length"] = len(kept)
+    if hasattr(kept, "nbytes"):
+        summary["bytes"] = int(kept.nbytes)
+    return summary

@@ -1,0 +1,65 @@
+"""Place: the store that DataStoreIO and `from_url` mean when none is named."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from mltraq_ds import ids
+from mltraq_ds.errors import UsageError
+from mltraq_ds.objects import Objects
+from mltraq_ds.storage import Storage, open_storage
+
+__all__ = ["CURRENT", "Place", "place_of", "set_default"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A store's objects, and where the names of new blobs come from."""
+
+    objects: Objects
+    new_uuid: Callable[[], uuid.UUID] = ids.new_uuid
+
+
+#: The place of the run whose steps or ``with`` block is executing; set by `tracking` and by nobody else.
+CURRENT: ContextVar[Place | None] = ContextVar("mltraq_ds_place", default=None)
+
+_default: list[Callable[[], Place]] = []
+
+
+def set_default(provider: Callable[[], Place]) -> None:
+    """Name the function that gives the default session's place; called once, by `tracking`."""
+    _default[:] = [provider]
+
+
+def place_of(store: Any) -> Place:
+    """Return the place that a `store` argument means.
+
+    Parameters
+    ----------
+    store : Session, Place, Objects, Storage, str, os.PathLike or None
+        None is the store of the run that is executing, else of the default session.
+    """
+    if store is None:
+        current = CURRENT.get()
+        if current is not None:
+            return current
+        if not _default:
+            raise UsageError("No store is known here. Pass store=…, or make a session with create_session() first.")
+        return _default[0]()
+    if isinstance(store, Place):
+        return store
+    if isinstance(store, Objects):
+        return Place(store)
+    if isinstance(store, Storage):
+        return Place(Objects(store))
+    if isinstance(store, str | os.PathLike):
+        return Place(Objects(open_storage(os.fspath(store))))
+    place = getattr(store, "place", None)
+    if isinstance(place, Place):
+        return place
+    raise UsageError(f"store={store!r:.80} is not a store. Pass a Session, a URL or a folder.")

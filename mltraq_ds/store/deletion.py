@@ -1,0 +1,97 @@
+"""Deletion: commit the end of an experiment, then the index, then remove the bytes."""
+
+from __future__ import annotations
+
+import uuid
+import warnings
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from mltraq_ds.errors import ExperimentNotFoundError, IndexBehindWarning, LeftoversWarning
+from mltraq_ds.objects import Objects
+from mltraq_ds.orm.index import Index
+from mltraq_ds.store import generations, intents, layout
+from mltraq_ds.store.generations import Generation
+from mltraq_ds.store.intents import Intent, Keeper
+from mltraq_ds.store.retire import end_experiment, remove_files
+
+__all__ = ["delete"]
+
+
+def delete(objects: Objects, index: Index | None, id_experiment: str) -> Generation:
+    """Delete an experiment.
+
+    Returns
+    -------
+    Generation
+        Its last one, with ``deleted``.
+
+    Raises
+    ------
+    ExperimentNotFoundError
+        If it is not there, or somebody else deleted it first.
+    StorageError
+        If the end could not be committed.  Nothing was changed.
+
+    Warns
+    -----
+    IndexBehindWarning, LeftoversWarning
+        If it is deleted, but the database could not be told or not all bytes are removed; the next session goes on.
+    """
+    storage = objects.storage
+    current = generations.current(storage, layout.folder_of(id_experiment))
+    if current is None or current.deleted:
+        raise ExperimentNotFoundError(
+            f"No experiment with id {id_experiment!r} is in {storage.url}, so none was deleted."
+        )
+    intent = Intent(
+        writer=str(uuid.uuid4()),
+        action="delete",
+        id_experiment=id_experiment,
+        name=current.name,
+        parent=current.number,
+        number=current.number + 1,
+    )
+    with Keeper(storage, intent) as keeper:
+        try:
+            ended = end_experiment(storage, id_experiment, intent.writer)
+            if ended is None or ended.writer != intent.writer:
+                raise ExperimentNotFoundError(
+                    f"Experiment {current.name!r} (id {id_experiment}) was deleted by another process meanwhile."
+                )
+        except BaseException:
+            intents.remove_intent(storage, intent)
+            raise
+        if ended.number != intent.number:
+            keeper.update(number=ended.number)  # somebody persisted in between; recovery must find the end
+        finished = _follow_up(objects, index, ended)
+    if finished:
+        intents.remove_intent(storage, intent)
+    return ended
+
+
+def _follow_up(objects: Objects, index: Index | None, ended: Generation) -> bool:
+    """Do what follows from the end; a failure here is a warning, since the experiment is deleted."""
+    try:
+        if index is not None:
+            index.remove(ended.id_experiment, ended.number)
+    except (SQLAlchemyError, OSError) as error:
+        warnings.warn(
+            f"Experiment {ended.name!r} is deleted, but the database could not be told: {error} The next session "
+            "catches "
+            "up.",
+            IndexBehindWarning,
+            stacklevel=5,
+        )
+        return False
+    try:
+        remove_files(objects.storage, ended.id_experiment)
+    except OSError as error:
+        warnings.warn(
+            f"Experiment {ended.name!r} is deleted, but not all of its files are removed: {error} The next session "
+            "goes on.",
+            LeftoversWarning,
+            stacklevel=5,
+        )
+        return False
+    return True

@@ -1,0 +1,194 @@
+"""Intents: notes that a writer is at work.  They keep its name claimed and its fresh blobs safe from sweep.
+
+An intent lives while its process lives (known at once on the same machine), elsewhere while it is renewed.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import uuid
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
+from types import TracebackType
+from typing import Any
+
+from mltraq_ds.errors import CorruptRecordError, KeyMissingError
+from mltraq_ds.storage.base import Storage
+from mltraq_ds.store import descriptors, layout
+
+__all__ = ["LEASE_S", "Intent", "Keeper", "is_alive", "list_intents", "read_intent", "remove_intent"]
+
+LEASE_S = 600.0
+RENEW_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """What a writer is about to do.
+
+    Parameters
+    ----------
+    writer : str
+        Random id of the writer, also in the generation that it commits.
+    action : str
+        ``persist`` or ``delete``.
+    id_experiment, name : str
+        Of the experiment.
+    parent : int
+        The generation that it builds on.
+    number : int
+        The generation that it will commit.
+    replaces : tuple of str
+        Ids of experiments that end with this commit.
+    machine, process : str
+        Where the writer runs: on the same machine its death is known at once.
+    created : str
+        ISO 8601, for people.
+    """
+
+    writer: str
+    action: str
+    id_experiment: str
+    name: str
+    parent: int
+    number: int
+    replaces: tuple[str, ...] = ()
+    machine: str = field(default_factory=lambda: _machine())
+    process: str = field(default_factory=lambda: _process(os.getpid()))
+    created: str = field(default_factory=layout.now_text)
+
+    @property
+    def key(self) -> str:
+        """Key of the intent."""
+        return f"{layout.PENDING}/{self.writer}.json"
+
+
+@lru_cache(maxsize=1)
+def _machine() -> str:
+    """Name the space in which process ids are meaningful: boot and process-id namespace, not just the host name."""
+    parts = [socket.gethostname()]
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            parts.append(file.read().strip())
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    except OSError:
+        parts.append(f"{uuid.getnode():012x}")
+    return "/".join(parts)
+
+
+def _process(pid: int) -> str:
+    """Name a process: its id and, where the system tells, its start time, since ids are used again."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        return str(pid)
+    return f"{pid}/{fields[19]}" if fields[0] not in "ZX" else f"{pid}/dead"
+
+
+def is_alive(storage: Storage, intent: Intent) -> bool:
+    """Tell whether the writer of an intent may still be at work."""
+    if intent.machine == _machine():
+        pid = intent.process.partition("/")[0]
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            return False
+        except (PermissionError, ValueError):
+            pass  # another user's process, or no number: the lease decides
+        if "/" in intent.process:
+            return _process(int(pid)) == intent.process
+    try:
+        return storage.now() - storage.stat(intent.key).modified < LEASE_S
+    except KeyMissingError:
+        return False
+
+
+def read_intent(storage: Storage, key: str) -> Intent:
+    """Read one intent.
+
+    Raises
+    ------
+    KeyMissingError
+        If it is gone: its writer has finished.
+    CorruptRecordError
+        If it does not verify.
+    """
+    body = descriptors.load(storage.read(key), "intent", key)
+    try:
+        known = {name: body[name] for name in Intent.__slots__}
+        return Intent(**{**known, "replaces": tuple(known["replaces"])})
+    except (KeyError, TypeError) as error:
+        raise CorruptRecordError(f"{key} cannot be read: {error!r:.80}. Remove it if no writer is at work.") from error
+
+
+def list_intents(storage: Storage) -> list[Intent]:
+    """Return all intents of a store; one that disappears meanwhile has been finished."""
+    intents = []
+    for stat in storage.list(layout.PENDING):
+        if stat.key.endswith(".json") and stat.key.count("/") == 1:
+            try:
+                intents.append(read_intent(storage, stat.key))
+            except KeyMissingError:
+                continue
+    return intents
+
+
+def remove_intent(storage: Storage, intent: Intent) -> None:
+    """Remove an intent: the work is finished or undone."""
+    storage.delete(intent.key)
+
+
+class Keeper:
+    """Write an intent and renew it until told to stop, however long the work takes.
+
+    Renewing needs a thread only for work longer than `RENEW_S`; a timer costs nothing before that.
+    """
+
+    def __init__(self, storage: Storage, intent: Intent) -> None:
+        self.intent = intent
+        self._storage = storage
+        self._timer: threading.Timer | None = None
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def update(self, **changes: Any) -> None:
+        """Write a changed intent in place of the present one."""
+        with self._lock:
+            self.intent = replace(self.intent, **changes)
+            self._write()
+
+    def _write(self) -> None:
+        body = asdict(self.intent)
+        data = descriptors.dump("intent", {**body, "replaces": list(body["replaces"])})
+        self._storage.put(self.intent.key, [data], size=len(data), parents=True, replace=True)
+
+    def _renew(self) -> None:
+        with self._lock:
+            if not self._stopped:
+                try:
+                    self._write()
+                finally:
+                    self._schedule()
+
+    def _schedule(self) -> None:
+        self._timer = threading.Timer(RENEW_S, self._renew)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def __enter__(self) -> Keeper:
+        with self._lock:
+            self._write()
+            self._schedule()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # A renewal under way ends first: written after the removal, it would keep a finished intent for ever.
+        with self._lock:
+            self._stopped = True
+            if self._timer:
+                self._timer.cancel()

@@ -1,0 +1,159 @@
+"""Layout: which key holds what in a store (design: "On disk").  Keys are made here and nowhere else."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from mltraq_ds.errors import CorruptRecordError, InvalidNameError, KeyExistsError, KeyMissingError
+from mltraq_ds.ids import escape_name, validate_key
+from mltraq_ds.storage.base import Storage
+from mltraq_ds.store import descriptors
+
+__all__ = [
+    "META",
+    "PENDING",
+    "STORE",
+    "blob_key",
+    "dump_meta",
+    "experiment_folders",
+    "folder_of",
+    "generation_key",
+    "generation_number",
+    "has_experiments",
+    "is_managed",
+    "meta_key",
+    "now_text",
+    "read_store_id",
+    "records_key",
+    "run_record_key",
+    "store_id",
+    "validate_prefix",
+]
+
+STORE = "_store.json"
+PENDING = "_pending"
+META = "_meta.json"
+ARTIFACTS = "artifacts"
+
+_GENERATION = re.compile(r"generations/([1-9][0-9]{0,17})\.json")
+
+
+def now_text() -> str:
+    """Return the present time as ISO 8601 in UTC (microseconds), for people; no decision depends on it."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def folder_of(id_experiment: str) -> str:
+    """Return the folder of an experiment: its id, escaped so that different ids never share one."""
+    return escape_name(id_experiment)
+
+
+def blob_key(folder: str, name: uuid.UUID) -> str:
+    """Return the key of a blob: the hexadecimal id directly inside the experiment's folder."""
+    return f"{folder}/{name.hex}"
+
+
+def generation_key(folder: str, number: int) -> str:
+    """Return the key of a generation."""
+    return f"{folder}/generations/{number}.json"
+
+
+def generation_number(folder: str, key: str) -> int | None:
+    """Return the number if `key` is a generation of this experiment."""
+    match = _GENERATION.fullmatch(key[len(folder) + 1 :])
+    return int(match.group(1)) if match else None
+
+
+def records_key(folder: str) -> str:
+    """Return a fresh key for all records of one persist."""
+    return f"{folder}/runs/{uuid.uuid4().hex}.jsonl"
+
+
+def run_record_key(folder: str, id_run: str) -> str:
+    """Return the key of a record that was put alone."""
+    return f"{folder}/runs/{escape_name(id_run)}.json"
+
+
+def meta_key(folder: str) -> str:
+    """Return the key of the file that marks a managed folder."""
+    return f"{folder}/{META}"
+
+
+def dump_meta(id_experiment: str, name: str, generation: int) -> bytes:
+    """Return the bytes of `_meta.json`: what this folder is, for people, and for tools that list a store."""
+    body = {"kind": "experiment", "id_experiment": id_experiment, "name": name, "generation": generation}
+    return descriptors.dump("folder", body)
+
+
+def is_managed(storage: Storage, segment: str) -> bool:
+    """Tell whether a folder at the root is ours: reserved by its name or marked by `_meta.json`."""
+    return segment.startswith("_") or segment == ARTIFACTS or storage.exists(f"{segment}/{META}")
+
+
+def experiment_folders(storage: Storage) -> list[str]:
+    """Return the folders at the root that may hold an experiment, sorted; the user's own folders are among them."""
+    return [name for name in storage.folders() if not name.startswith("_") and name != ARTIFACTS]
+
+
+def has_experiments(storage: Storage) -> bool:
+    """Tell whether there is an experiment, or was one, in a store."""
+    return any(storage.exists(f"{folder}/{META}") for folder in experiment_folders(storage))
+
+
+def validate_prefix(storage: Storage, prefix: object) -> str:
+    """Return a prefix of DataStoreIO if it is a place of the user's own inside the store.
+
+    Raises
+    ------
+    InvalidNameError
+        If it is missing, empty, leaves the store, or lies in a folder that `persist` manages.  Nothing was changed.
+    """
+    if not isinstance(prefix, str) or not prefix:
+        raise InvalidNameError(
+            f"relative_path_prefix is required and was {prefix!r}: without one the whole store would be meant. Use a "
+            "folder of your own, such as 'self_managed/x'."
+        )
+    validate_key(prefix, "relative_path_prefix")
+    first = prefix.partition("/")[0]
+    if _looks_like_experiment(first) or is_managed(storage, first):
+        raise InvalidNameError(
+            f"relative_path_prefix {prefix!r} is refused because the folder {first!r} is managed by persist() or "
+            "reserved. Use a folder of your own, such as 'self_managed/x'."
+        )
+    return prefix
+
+
+def _looks_like_experiment(segment: str) -> bool:
+    # An experiment of that id may be persisted later, and would find the folder taken.
+    try:
+        return str(uuid.UUID(segment)) == segment.lower() or len(segment) == 32
+    except ValueError:
+        return False
+
+
+def read_store_id(storage: Storage) -> str | None:
+    """Return the id in `_store.json`, or None if this is not a store yet."""
+    try:
+        data = storage.read(STORE)
+    except KeyMissingError:
+        return None
+    identity = descriptors.load(data, "store", STORE).get("store_id")
+    if not isinstance(identity, str):
+        raise CorruptRecordError(f"{STORE} has no store id. It was damaged; restore it from a copy.")
+    return identity
+
+
+def store_id(storage: Storage) -> str:
+    """Return the id of the store, which is made now if it is new: one of several makers wins, all get the same id."""
+    known = read_store_id(storage)
+    while known is None:
+        body: dict[str, Any] = {"store_id": str(uuid.uuid4()), "created": now_text()}
+        data = descriptors.dump("store", body)
+        with suppress(KeyExistsError):  # another maker was first; its id is read back
+            storage.put(STORE, [data], size=len(data), parents=True)
+        known = read_store_id(storage)
+    return known

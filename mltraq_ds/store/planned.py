@@ -1,0 +1,127 @@
+"""What a plan consists of: one blob to write or to keep, and a field that stays in its blob until it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mltraq_ds.blob import StoredEntry
+from mltraq_ds.codecs.base import Encoded
+from mltraq_ds.datastore import DataStore, Origin
+from mltraq_ds.lazy import Placeholder
+from mltraq_ds.objects import Objects
+from mltraq_ds.reference import Reference
+
+__all__ = ["Entries", "PlannedBlob", "UnreadValue"]
+
+Entries = Mapping[str, Encoded | StoredEntry]
+
+
+class UnreadValue(Placeholder):
+    """A field that is a blob of its own and has not been read."""
+
+    __slots__ = ("objects", "reference", "type_name")
+
+    def __init__(self, objects: Objects, reference: Reference, type_name: str = "value") -> None:
+        self.objects = objects
+        self.reference = reference
+        self.type_name = type_name
+
+    def load(self) -> Any:
+        return self.objects.get(self.reference)
+
+    def summary(self) -> dict[str, Any]:
+        return {"type": self.type_name, "bytes": self.reference.size}
+
+    @property
+    def is_shareable(self) -> bool:
+        return self.objects.storage.is_shareable
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (UnreadValue, (self.objects, self.reference, self.type_name))
+
+
+@dataclass(eq=False, slots=True)
+class PlannedBlob:
+    """One blob that the new version will refer to.
+
+    Parameters
+    ----------
+    field_name : str
+        The field it was met under; a pack holds blobs of one field.
+    kind : {"datastore", "value"}
+        What it holds.
+    entries : mapping or None
+        What to write; None if the blob of the parent version is kept.
+    reference : Reference or None
+        Where it is, once written or if kept.
+    source : DataStore or None
+        The DataStore that it was made from, which is told where it is now.
+    type_name : str
+        Type of a value, for `repr` before it is read.
+    is_nested : bool
+        Whether another blob refers to it, so that it must be written before that and cannot share a pack.
+    inner : dict
+        The DataStores directly inside, by identity.
+    nested : list
+        The DataStores inside, at any depth.
+    """
+
+    field_name: str
+    kind: str
+    entries: Entries | None = None
+    reference: Reference | None = None
+    source: DataStore | None = None
+    type_name: str = ""
+    is_nested: bool = False
+    inner: dict[int, PlannedBlob] = field(default_factory=dict)
+    nested: list[Reference | PlannedBlob] = field(default_factory=list)
+
+    def nested_reference(self, datastore: object) -> Reference:
+        """Return where a DataStore inside was written."""
+        reference = self.inner[id(datastore)].reference
+        if reference is None:
+            raise AssertionError("a nested DataStore is written before what contains it")
+        return reference
+
+    def to_write(self) -> Entries:
+        """Return what is to be written."""
+        if self.entries is None:
+            raise AssertionError(f"the blob of field {self.field_name!r} is kept, not written")
+        return self.entries
+
+    @property
+    def nested_references(self) -> list[Reference]:
+        """References of all DataStores inside, at any depth: they live as long as this blob does."""
+        found = (inner.reference if isinstance(inner, PlannedBlob) else inner for inner in self.nested)
+        return list(dict.fromkeys(reference for reference in found if reference is not None))
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of what is to be written, without the index (bytes)."""
+        return sum(
+            len(entry.tree) + sum(member.size for member in entry.members) for entry in (self.entries or {}).values()
+        )
+
+    def rebind(self, objects: Objects) -> None:
+        """Tell the DataStore where it is now."""
+        if self.source is not None and self.reference is not None:
+            self.source.rebind(Origin(objects, self.reference, list(self.source), self.nested_references))
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return what the index shows in its place."""
+        return {"$ref": self.reference.to_list() if self.reference else None, "kind": self.kind}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what stays in the record in its place."""
+        if self.reference is None:
+            raise AssertionError(f"the blob of field {self.field_name!r} has not been written")
+        tagged: dict[str, Any] = {"$ref": self.reference.to_list(), "kind": self.kind}
+        if self.source is not None:
+            tagged["names"] = list(dict.keys(self.source))
+            if self.nested:
+                tagged["nested"] = [reference.to_list() for reference in self.nested_references]
+        else:
+            tagged["type"] = self.type_name
+        return tagged

@@ -1,0 +1,17 @@
+"""Tracking: sessions, experiments and runs."""
+
+from mltraq_ds.datastore_io import DataStoreIO
+from mltraq_ds.tracking.experiment import Experiment
+from mltraq_ds.tracking.run import Run, Runs
+from mltraq_ds.tracking.session import Session, create_experiment, create_session, default_session
+
+__all__ = [
+    "DataStoreIO",
+    "Experiment",
+    "Run",
+    "Runs",
+    "Session",
+    "create_experiment",
+    "create_session",
+    "default_session",
+]

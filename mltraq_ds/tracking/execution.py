@@ -1,0 +1,153 @@
+"""Execution: steps over runs, here or on joblib's workers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from mltraq_ds.errors import RunFailedWarning, UsageError
+from mltraq_ds.place import Place
+from mltraq_ds.tracking.run import Run, Step
+
+__all__ = ["BACKENDS", "execute_runs"]
+
+_LOG = logging.getLogger("mltraq_ds")
+
+#: Names of `execution.backend`: joblib's words; None is joblib's default (``loky``).
+BACKENDS = ("loky", "multiprocessing", "sequential", "threading")
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What a worker is sent: one run and everything it needs, resolved."""
+
+    run: Run
+    steps: list[Step]
+    place: Place | None
+    seed: int
+
+    def __call__(self) -> Run:
+        with _seeded(self.seed), self.run.recording(reraise=False, place=self.place):
+            for step in self.steps:
+                step(self.run)
+        return self.run
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed the generators of `random` and, if it is in use, numpy; put them back afterwards."""
+    numpy = sys.modules.get("numpy")
+    state, numpy_state = random.getstate(), numpy.random.get_state() if numpy else None
+    random.seed(seed)
+    if numpy:
+        numpy.random.seed(seed % 2**32)
+    try:
+        yield
+    finally:
+        random.setstate(state)
+        if numpy:
+            numpy.random.set_state(numpy_state)
+
+
+def execute_runs(
+    runs: Sequence[Run],
+    steps: list[Step],
+    *,
+    place: Place,
+    n_jobs: int,
+    backend: str | None,
+    random_seed: int,
+    show_progress: bool,
+) -> list[Run]:
+    """Execute the steps of all runs.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        Changed in place where they are executed in this process.
+    steps : list of callable
+        Called one after another with the run.
+    place : Place
+        What DataStoreIO means inside the steps.
+    n_jobs : int
+        Number of workers; 1 is this process, -1 as many as there are processors.
+    backend : str or None
+        One of `BACKENDS`; None is joblib's default.
+    random_seed : int
+        The run at position i is seeded with ``random_seed + i``, wherever it runs.
+    show_progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    list of Run
+        In the order given; those of workers are new objects.
+
+    Warns
+    -----
+    RunFailedWarning
+        If a step raised in some runs; each keeps its exception, the others went on.
+    """
+    if backend is not None and backend not in BACKENDS:
+        raise UsageError(f"execution.backend {backend!r} is unknown. Use one of {', '.join(BACKENDS)}.")
+    if n_jobs == 0 or n_jobs < -1:
+        raise UsageError(f"n_jobs={n_jobs} is refused. Use a positive number, or -1 for one worker a processor.")
+    workers = min(_processors() if n_jobs == -1 else n_jobs, max(len(runs), 1))
+    shared = place if backend in ("sequential", "threading") or workers == 1 else _shareable(place)
+    tasks = [_Task(run, steps, shared, random_seed + position) for position, run in enumerate(runs)]
+    executed = list(_progress(_results(tasks, workers, backend), len(tasks), show_progress))
+    _report(executed)
+    return executed
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _shareable(place: Place) -> Place | None:
+    # A memory:// store, or one whose options hold a secret, exists in this process only; a step that asks for it in a
+    # worker is told so.
+    return place if place.objects.storage.is_shareable else None
+
+
+def _results(tasks: list[_Task], workers: int, backend: str | None) -> Iterator[Run]:
+    if workers == 1 or backend == "sequential":
+        return (task() for task in tasks)
+    import joblib
+
+    parallel = joblib.Parallel(n_jobs=workers, backend=backend, return_as="generator")
+    results: Iterator[Run] = parallel(joblib.delayed(_call)(task) for task in tasks)
+    return results
+
+
+def _call(task: _Task) -> Run:
+    return task()
+
+
+def _progress(results: Iterator[Run], total: int, show: bool) -> Iterator[Run]:
+    if not show:
+        return results
+    from tqdm.auto import tqdm
+
+    bar: Iterator[Run] = tqdm(results, total=total, desc="runs", unit="run")
+    return bar
+
+
+def _report(runs: Sequence[Run]) -> None:
+    failed = [run for run in runs if run.exception is not None]
+    for run in failed:
+        _LOG.error("Run %s failed: %s\n%s", run.id_run, run.exception, run.exception.traceback if run.exception else "")
+    if failed:
+        first = failed[0]
+        warnings.warn(
+            f"{len(failed)} of {len(runs)} runs failed; the others went on. The first is run {first.id_run}: "
+            f"{first.exception} See run.exception.traceback of each.",
+            RunFailedWarning,
+            stacklevel=4,
+        )

@@ -1,0 +1,259 @@
+"""Experiment: runs that belong together, persisted as one."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from mltraq_ds.bunch import Bunch
+from mltraq_ds.errors import UsageError
+from mltraq_ds.lazy import LazyBunch, Placeholder
+from mltraq_ds.settings import resolve
+from mltraq_ds.store.layout import now_text
+from mltraq_ds.store.records import ExperimentContent
+from mltraq_ds.tracking.execution import execute_runs
+from mltraq_ds.tracking.run import Run, Runs, Step, as_steps, new_run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mltraq_ds.tracking.session import Session
+
+__all__ = ["Experiment"]
+
+
+class Experiment:
+    """Runs and fields under one name.
+
+    Made by `Session.create_experiment` or `Session.load_experiment`.
+
+    Attributes
+    ----------
+    id_experiment : str
+        Id, the name of its folder in the store.
+    name : str
+        Unique among the experiments of a database.
+    fields : Bunch
+        Values of the experiment as a whole.
+    runs : Runs
+        Runs by id, in order.
+    generation : int
+        The version that this object was loaded from or last persisted as; 0 if it never was.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        id_experiment: str,
+        name: str | None = None,
+        fields: Mapping[str, Any] | None = None,
+        runs: Sequence[Run] = (),
+    ) -> None:
+        self.session = session
+        self.id_experiment = id_experiment
+        # The end of the id: the beginning of time-ordered ids is the same for experiments of one moment.
+        self.name = f"experiment-{id_experiment[-8:]}" if name is None else name
+        self.fields = fields if isinstance(fields, LazyBunch) else LazyBunch(fields)
+        self.runs = Runs(runs)
+        self.generation = 0
+        self.created = now_text()
+        self._is_ended = False
+
+    def __repr__(self) -> str:
+        state = f"generation {self.generation}" if self.generation and not self._is_ended else "not persisted"
+        return f"Experiment(name={self.name!r}, id_experiment={self.id_experiment!r}, runs={len(self.runs)}, {state})"
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "fields" and not isinstance(value, Bunch):
+            value = LazyBunch(value)
+        super().__setattr__(name, value)
+
+    @contextmanager
+    def run(self) -> Iterator[Run]:
+        """Add a run and give it to a ``with`` block; an error inside is kept as ``run.exception`` and raised."""
+        run = self._new_run()
+        self.runs[run.id_run] = run
+        with run.recording(reraise=True, place=self.session.place):
+            yield run
+
+    def _new_run(self, **parts: Any) -> Run:
+        return new_run(self.session.new_uuid, self.runs, id_experiment=self.id_experiment, **parts)
+
+    def add_run(self, **params: Any) -> Experiment:
+        """Add one run with these params; returns the experiment."""
+        run = self._new_run(params=params)
+        self.runs[run.id_run] = run
+        return self
+
+    def add_runs(self, **grid: Any) -> Experiment:
+        """Add one run for each combination of the values given, the last name varying fastest; returns the experiment.
+
+        Examples
+        --------
+        ``experiment.add_runs(lr=[0.1, 0.01], depth=range(3))`` adds six runs.
+
+        Raises
+        ------
+        UsageError
+            If a value is a string or cannot be iterated over.  Nothing was added.
+        """
+        for name, values in grid.items():
+            if isinstance(values, str | bytes) or not hasattr(values, "__iter__"):
+                raise UsageError(
+                    f"add_runs({name}={values!r:.40}) needs several values. Use {name}=[{values!r:.40}] for one."
+                )
+        for combination in itertools.product(*grid.values()):
+            self.add_run(**dict(zip(grid, combination, strict=True)))
+        return self
+
+    def execute(
+        self,
+        steps: Step | Sequence[Step],
+        config: Mapping[str, Any] | None = None,
+        n_jobs: int | None = None,
+        backend: str | None = None,
+    ) -> Experiment:
+        """Call steps with every run; returns the experiment.
+
+        Parameters
+        ----------
+        steps : callable or list of callable
+            Each takes a run.  One that raises ends its run and is kept as ``run.exception``; other runs go on.
+        config : mapping, optional
+            Becomes ``run.config`` of every run.
+        n_jobs, backend : optional
+            Number of workers and joblib's backend; by default options ``execution.n_jobs`` and ``execution.backend``.
+
+        Warns
+        -----
+        RunFailedWarning
+            If steps raised.
+        """
+        listed = as_steps(steps)
+        settings = resolve({"execution.n_jobs": n_jobs, "execution.backend": backend})
+        for run in self.runs.values():
+            if config is not None:
+                run.config = LazyBunch(config)
+        executed = execute_runs(
+            list(self.runs.values()),
+            listed,
+            place=self.session.place,
+            n_jobs=settings["execution.n_jobs"],
+            backend=settings["execution.backend"],
+            random_seed=settings["reproducibility.random_seed"],
+            show_progress=not settings["tqdm.disable"],
+        )
+        self.runs = Runs(executed)
+        return self
+
+    def persist(self, if_exists: str = "fail") -> Experiment:
+        """Write the experiment to its session's store and index; returns the experiment.
+
+        Parameters
+        ----------
+        if_exists : {"fail", "replace", "update"}
+            ``update`` persists the new state of an experiment that this object was loaded from or persisted as before
+            (checkpoints during training).  ``replace`` also takes the place of another experiment of this name, and of
+            what others have committed to this one meanwhile.
+
+        Raises
+        ------
+        UnsupportedTypeError
+            If a value has no codec; names experiment, run, key, type and what to do.  Nothing was changed.
+        ExperimentExistsError
+            If the name or the experiment exists.  Nothing was changed.
+        ConcurrentPersistError
+            If another writer committed first.  Theirs stands, ours was removed again.
+        StorageError
+            If storage or database refuse.  What was there before is complete.
+
+        Warns
+        -----
+        IndexBehindWarning
+            If it is persisted, but the database could not be told.
+        """
+        self.session.commit(self, if_exists)
+        return self
+
+    def reload(self) -> Experiment:
+        """Return a new object with the present state of the store; this one is not changed."""
+        return self.session.load_experiment(id_experiment=self.id_experiment)
+
+    def delete(self) -> None:
+        """Remove the experiment from store and index; this object keeps what it holds in memory.
+
+        Raises
+        ------
+        ExperimentNotFoundError
+            If it is not there.
+        """
+        self.session.delete_experiment(id_experiment=self.id_experiment, _handle=self)
+
+    def copy_to(self, name: str | None = None, session: Session | None = None, if_exists: str = "fail") -> Experiment:
+        """Persist a copy with an id of its own, in this session or another; returns the copy.
+
+        Parameters
+        ----------
+        name : str, optional
+            Name of the copy; in another session the same by default.
+        session : Session, optional
+            Where to; by default the same session, and then `name` is required.
+        if_exists : {"fail", "replace"}
+            What to do if the name is taken.
+        """
+        target = session or self.session
+        if target is self.session and name is None:
+            raise UsageError(f"copy_to() within a session needs a name, since {self.name!r} is taken by the original.")
+        copy = target.create_experiment(self.name if name is None else name)
+        copy.fields = _copy_mapping(self.fields)
+        copy.runs = Runs([_copy_run(run, copy.id_experiment) for run in self.runs.values()])
+        return copy.persist(if_exists=if_exists)
+
+    def df(self) -> pd.DataFrame:
+        """Return a table with one row a run: ``id_run``, params and fields."""
+        return self.runs.df()
+
+    def __or__(self, other: Experiment) -> Experiment:
+        if not isinstance(other, Experiment):
+            return NotImplemented
+        merged = Experiment(self.session, self.id_experiment, self.name, self.fields.copy(), list(self.runs.values()))
+        merged.generation, merged.created, merged._is_ended = self.generation, self.created, self._is_ended
+        for run in other.runs.values():
+            if run.id_run not in merged.runs:
+                merged.runs[run.id_run] = _copy_run(run, self.id_experiment)
+        return merged
+
+    def to_content(self) -> ExperimentContent:
+        """Return what is written of this experiment."""
+        return ExperimentContent(
+            id_experiment=self.id_experiment,
+            name=self.name,
+            fields=self.fields,
+            runs=[run.to_content() for run in self.runs.values()],
+            created=self.created,
+        )
+
+    @classmethod
+    def from_content(cls, session: Session, content: ExperimentContent, generation: int) -> Experiment:
+        """Return the experiment that was written; its values are still in their blobs."""
+        runs = [Run.from_content(run, content.id_experiment) for run in content.runs]
+        experiment = cls(session, content.id_experiment, content.name, content.fields, runs)
+        experiment.generation, experiment.created = generation, content.created or experiment.created
+        return experiment
+
+
+def _copy_mapping(values: LazyBunch) -> LazyBunch:
+    # DataStores are told where they were persisted, so the copy needs its own; their values are shared.
+    copy = LazyBunch()
+    for name, kept in values._peek_items():
+        copy._place(name, kept if isinstance(kept, Placeholder) or not isinstance(kept, LazyBunch) else kept.copy())
+    return copy
+
+
+def _copy_run(run: Run, id_experiment: str) -> Run:
+    copy = Run(run.id_run, id_experiment, *map(_copy_mapping, (run.params, run.config, run.fields)))
+    copy.vars = run.vars
+    copy.exception, copy.status, copy.started, copy.finished = run.exception, run.status, run.started, run.finished
+    return copy

@@ -1,0 +1,209 @@
+"""Run: params in, fields out."""
+
+from __future__ import annotations
+
+import traceback
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from mltraq_ds import ids
+from mltraq_ds.bunch import Bunch
+from mltraq_ds.errors import RunError, UsageError
+from mltraq_ds.lazy import LazyBunch, Placeholder, summary_text
+from mltraq_ds.place import CURRENT, Place
+from mltraq_ds.store.layout import now_text
+from mltraq_ds.store.records import RunContent
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Run", "Runs", "Step"]
+
+Step = Callable[["Run"], Any]
+
+_PARTS = ("params", "config", "fields", "vars")
+
+
+class Run:
+    """One run of an experiment.
+
+    Parameters
+    ----------
+    id_run : str, optional
+        Id; a new one by default.
+    id_experiment : str, optional
+        The experiment it belongs to.
+    params : mapping, optional
+        What distinguishes this run from others.
+    config : mapping, optional
+        What is the same for all runs of one `execute`.
+    fields : mapping, optional
+        Results: scalars, arrays, `DataStore` …
+
+    Attributes
+    ----------
+    vars : Bunch
+        Values shared by the steps of the run; not persisted.
+    exception : RunError or None
+        The step that raised, with type, message and traceback as text.
+    status : str
+        ``created``, ``running``, ``success`` or ``failed``.
+    """
+
+    def __init__(
+        self,
+        id_run: str | None = None,
+        id_experiment: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | None = None,
+        fields: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.id_run = str(id_run or ids.new_uuid())
+        self.id_experiment = id_experiment
+        self.params = _bunch("params", params)
+        self.config = _bunch("config", config)
+        self.fields = _bunch("fields", fields)
+        self.vars = Bunch()
+        self.exception: RunError | None = None
+        self.status = "created"
+        self.started: str | None = None
+        self.finished: str | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _PARTS and not isinstance(value, Bunch):
+            value = _bunch(name, value)
+        super().__setattr__(name, value)
+
+    def execute(self, steps: Step | Sequence[Step]) -> Run:
+        """Call the steps one after another with this run; the first that raises ends it and is kept as `exception`."""
+        with self.recording(reraise=False):
+            for step in as_steps(steps):
+                step(self)
+        return self
+
+    @contextmanager
+    def recording(self, *, reraise: bool, place: Place | None = None) -> Iterator[Run]:
+        """Note begin, end and failure of what happens inside; DataStoreIO means the store of this run meanwhile."""
+        token = CURRENT.set(place) if place is not None else None
+        self.status, self.exception, self.started, self.finished = "running", None, now_text(), None
+        try:
+            yield self
+            self.status = "success"
+        except Exception as error:  # kept as the run's exception; the other runs go on
+            self.exception = RunError(
+                f"{type(error).__name__}: {error}", type(error).__name__, "".join(traceback.format_exception(error))
+            )
+            self.status = "failed"
+            if reraise:
+                raise
+        finally:
+            if self.status == "running":
+                self.status = "failed"  # interrupted by something that is not an error
+            self.finished = now_text()
+            if token is not None:
+                CURRENT.reset(token)
+
+    def df(self) -> pd.DataFrame:
+        """Return params and fields as a table of one row."""
+        return Runs([self]).df()
+
+    def row(self) -> dict[str, Any]:
+        """Return params and fields by name; a param whose name a field has too becomes ``params.<name>``."""
+        params = {(f"params.{name}" if name in self.fields else name): value for name, value in _cells(self.params)}
+        return {**params, **dict(_cells(self.fields))}
+
+    def __repr__(self) -> str:
+        return f"Run(id_run={self.id_run!r}, status={self.status!r}, params={self.params!r}, fields={self.fields!r})"
+
+    def to_content(self) -> RunContent:
+        """Return what is written of this run."""
+        failure = self.exception
+        return RunContent(
+            id_run=self.id_run,
+            params=self.params,
+            config=self.config,
+            fields=self.fields,
+            status=self.status,
+            exception=None
+            if failure is None
+            else {"type": failure.type_name, "message": failure.message, "traceback": failure.traceback},
+            started=self.started,
+            finished=self.finished,
+        )
+
+    @classmethod
+    def from_content(cls, content: RunContent, id_experiment: str) -> Run:
+        """Return the run that was written; its values are still in their blobs."""
+        run = cls(content.id_run, id_experiment, content.params, content.config, content.fields)
+        run.status, run.started, run.finished = content.status, content.started, content.finished
+        if content.exception is not None:
+            kept = content.exception
+            run.exception = RunError(*(str(kept.get(part, "")) for part in ("message", "type", "traceback")))
+        return run
+
+
+def _bunch(name: str, values: Any) -> LazyBunch:
+    if isinstance(values, LazyBunch) and type(values) is LazyBunch:
+        return values
+    if values is not None and not isinstance(values, Mapping):
+        raise UsageError(
+            f"{name} of a run is a dictionary, not a {type(values).__name__}. Use run.{name}.<name> = value."
+        )
+    return LazyBunch(values)
+
+
+def _cells(values: LazyBunch) -> Iterator[tuple[str, Any]]:
+    for name, kept in values._peek_items():
+        # A table of a thousand runs must not read a thousand blobs.
+        yield name, f"<{summary_text(kept.summary())}, not read yet>" if isinstance(kept, Placeholder) else kept
+
+
+def as_steps(steps: Step | Sequence[Step]) -> list[Step]:
+    """Return steps as a list.
+
+    Raises
+    ------
+    UsageError
+        If one of them cannot be called.
+    """
+    listed = [steps] if callable(steps) else list(steps)
+    for step in listed:
+        if not callable(step):
+            raise UsageError(f"The step {step!r:.80} cannot be called. A step is a function that takes a run.")
+    return listed
+
+
+class Runs(dict[str, Run]):
+    """The runs of an experiment by id, in the order in which they were added."""
+
+    def __init__(self, runs: Sequence[Run] = ()) -> None:
+        super().__init__((run.id_run, run) for run in runs)
+
+    def first(self) -> Run:
+        """Return the first run.
+
+        Raises
+        ------
+        UsageError
+            If there is none.
+        """
+        for run in self.values():
+            return run
+        raise UsageError("This experiment has no runs. Add one with experiment.run(), add_run() or add_runs().")
+
+    def df(self) -> pd.DataFrame:
+        """Return a table with one row a run: ``id_run``, params and fields.
+
+        Values that are in a blob and have not been read stay there; their cell says what they are.
+        """
+        import pandas as pd
+
+        rows = [{"id_run": run.id_run, **run.row()} for run in self.values()]
+        return pd.DataFrame(rows, columns=None if rows else ["id_run"])
+
+
+def new_run(new_uuid: Callable[[], uuid.UUID], taken: Mapping[str, Run], **parts: Any) -> Run:
+    """Return a run with an id that no other run of the experiment has."""
+    return Run(str(ids.fresh_uuid(new_uuid, lambda candidate: str(candidate) in taken)), **parts)

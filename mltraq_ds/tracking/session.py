@@ -1,0 +1,391 @@
+"""Session: one store and one database, where experiments are made, persisted, found and loaded."""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from mltraq_ds import ids, place
+from mltraq_ds.datastore_io import DataStoreIO
+from mltraq_ds.errors import AmbiguousNameError, ExperimentNotFoundError, UnknownStoreError, UsageError
+from mltraq_ds.objects import Objects
+from mltraq_ds.orm.database import Database
+from mltraq_ds.orm.index import Index
+from mltraq_ds.place import Place
+from mltraq_ds.settings import Settings, resolve
+from mltraq_ds.storage import Storage, open_storage
+from mltraq_ds.store import layout, reading
+from mltraq_ds.store.commit import Persist
+from mltraq_ds.store.deletion import delete
+from mltraq_ds.store.recovery import recover
+from mltraq_ds.tracking.experiment import Experiment
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["BoundIO", "Session", "create_experiment", "create_session", "default_session"]
+
+
+class Session:
+    """One store and one database.  Nothing is opened or made before it is used; safe in threads.
+
+    Parameters
+    ----------
+    url : str, optional
+        Of the database; by default option ``database.url``.
+    store : str, path or Storage, optional
+        Of the store; by default option ``datastore.url``.  A relative folder is made absolute now.
+    storage_options : mapping, optional
+        As pandas and fsspec take them; by default option ``datastore.storage_options``.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        store: str | os.PathLike[str] | Storage | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        settings = resolve(
+            {
+                "database.url": url,
+                "datastore.url": None if store is None or isinstance(store, Storage) else os.fspath(store),
+                "datastore.storage_options": storage_options,
+            }
+        )
+        self.storage = store if isinstance(store, Storage) else _storage(settings)
+        self.database = Database(
+            settings["database.url"], echo=settings["database.echo"], durability=settings["datastore.durability"]
+        )
+        self._lock = threading.RLock()
+        self._index: Index | None = None
+        self._is_known = False
+
+    def __repr__(self) -> str:
+        return f"Session(database={self.database.url!r}, store={self.storage.url!r})"
+
+    @property
+    def place(self) -> Place:
+        """The store as DataStoreIO means it, under the present options."""
+        return Place(self.objects(), self.new_uuid)
+
+    @property
+    def new_uuid(self) -> Callable[[], uuid.UUID]:
+        """Where ids of experiments, runs and blobs come from under the present options."""
+        return ids.next_uuid if resolve()["reproducibility.sequential_uuids"] else ids.new_uuid
+
+    def objects(self, allow_pickle: bool | None = None) -> Objects:
+        """Return the objects of the store under the present options."""
+        settings = resolve({"serialization.allow_pickle": allow_pickle})
+        return Objects(
+            self.storage,
+            verify=settings["datastore.verify"],
+            compression=settings["serialization.compression.codec"],
+            allow_pickle=settings["serialization.allow_pickle"],
+        )
+
+    @cached_property
+    def io(self) -> BoundIO:
+        """`DataStoreIO` with this session's store."""
+        return BoundIO(self)
+
+    def _open_index(self) -> Index | None:
+        """Return the index if the store exists, after finishing what killed writers have left."""
+        with self._lock:
+            if self._index is None:
+                store_id = layout.read_store_id(self.storage)
+                if store_id is None:
+                    return None
+                index = Index(self.database, store_id)
+                recover(self.objects(), index)
+                self._index = index
+            return self._index
+
+    def _make_index(self) -> Index:
+        """Return the index, making the store if it is new."""
+        with self._lock:
+            index = self._open_index()
+            if index is None:
+                self.database.ping()  # a database that does not answer is refused before anything is made
+                is_empty = not layout.has_experiments(self.storage)
+                index = self._index = Index(self.database, layout.store_id(self.storage))
+                if is_empty:
+                    index.register_store(self.storage.url)
+            return index
+
+    def _known_index(self) -> Index | None:
+        """Return the index for a query, which must not answer for a store that it has never seen.
+
+        Raises
+        ------
+        UnknownStoreError
+            If the store has experiments and the index does not know it.
+        """
+        index = self._open_index()
+        if index is None or self._is_known:
+            return index
+        self._is_known = index.knows_store()
+        if not self._is_known and layout.has_experiments(self.storage):
+            raise UnknownStoreError(
+                f"The database {self.database.url} does not know the store {self.storage.url} (id {index.store_id}), "
+                "which "
+                "is not empty. Use session.rebuild_index() to read it in; loading by id works without."
+            )
+        return index
+
+    def create_experiment(self, name: str | None = None, **fields: Any) -> Experiment:
+        """Return a new experiment, in memory until it is persisted.
+
+        Parameters
+        ----------
+        name : str, optional
+            Any string; by default one is derived from the id.
+        **fields
+            Values of the experiment as a whole.
+
+        Raises
+        ------
+        UsageError
+            If the name is not a string.
+        """
+        if name is not None and not isinstance(name, str):
+            raise UsageError(f"The name of an experiment is a string, not {type(name).__name__}. Use str(...).")
+        new_uuid = self.new_uuid
+        is_taken = self._is_taken if new_uuid is ids.next_uuid else _never
+        return Experiment(self, str(ids.fresh_uuid(new_uuid, is_taken)), name, fields)
+
+    def _is_taken(self, candidate: uuid.UUID) -> bool:
+        # Only predictable ids meet those of earlier processes; asking costs a look at the storage.
+        return self.storage.exists(layout.meta_key(layout.folder_of(str(candidate))))
+
+    def load_experiment(
+        self,
+        name: str | None = None,
+        id_experiment: str | uuid.UUID | None = None,
+        allow_pickle: bool | None = None,
+    ) -> Experiment:
+        """Load an experiment; its values are read when they are asked for.
+
+        Parameters
+        ----------
+        name : str, optional
+            Found in the index.
+        id_experiment : str or UUID, optional
+            Found in the store; needs no index.
+        allow_pickle : bool, optional
+            Whether pickled values may run code; by default option ``serialization.allow_pickle``.
+
+        Raises
+        ------
+        ExperimentNotFoundError
+            If there is none.
+        AmbiguousNameError
+            If several have this name; the text has their ids.
+        UnknownStoreError
+            If the index does not know this store.
+        """
+        if (name is None) == (id_experiment is None):
+            raise UsageError("load_experiment() takes a name or an id_experiment, and one of them only.")
+        at_least = 0
+        if id_experiment is None:
+            id_experiment, at_least = self._find(str(name))
+        objects = self.objects(allow_pickle)
+        generation, content, _ = reading.load(objects, str(id_experiment), at_least)
+        return Experiment.from_content(self, content, generation.number)
+
+    def _find(self, name: str) -> tuple[str, int]:
+        index = self._known_index()
+        found = index.lookup(name) if index is not None else []
+        ours = [row for row in found if index is not None and row.store_id == index.store_id]
+        if len(ours) > 1:
+            listed = ", ".join(row.id_experiment for row in ours)
+            raise AmbiguousNameError(
+                f"Several experiments are named {name!r}: {listed}. Use load_experiment(id_experiment=…)."
+            )
+        if ours:
+            return ours[0].id_experiment, ours[0].generation
+        if found:
+            raise ExperimentNotFoundError(
+                f"Experiment {name!r} is in another store (id {found[0].store_id}) than this session's "
+                f"{self.storage.url}. "
+                "Make a session with create_session(store=…) for that one."
+            )
+        raise ExperimentNotFoundError(
+            f"No experiment is named {name!r} in {self.database.url}.{self._nearest(index, name)} Use ls() to see all."
+        )
+
+    @staticmethod
+    def _nearest(index: Index | None, name: str) -> str:
+        import difflib
+
+        names = [row.name for row in index.ls(limit=1000)] if index is not None else []
+        near = difflib.get_close_matches(name, names, n=1)
+        return f" Did you mean {near[0]!r}?" if near else ""
+
+    def persist_experiment(
+        self, experiment: Experiment, name: str | None = None, if_exists: str = "fail"
+    ) -> Experiment:
+        """Persist an experiment here: itself if it belongs to this session, otherwise (or with a name) a copy."""
+        if experiment.session is self and name is None:
+            return experiment.persist(if_exists=if_exists)
+        return experiment.copy_to(name=name, session=self, if_exists=if_exists)
+
+    def commit(self, experiment: Experiment, if_exists: str = "fail") -> None:
+        """Persist an experiment of this session; see `Experiment.persist`."""
+        persist = Persist(
+            objects=self.objects(),
+            index=self._make_index(),
+            content=experiment.to_content(),
+            base=experiment.generation,
+            base_ended=experiment._is_ended,
+            if_exists=if_exists,
+            new_uuid=self.new_uuid,
+        )
+        experiment.generation = persist.run().generation.number
+        experiment._is_ended = False
+
+    def delete_experiment(
+        self,
+        name: str | None = None,
+        id_experiment: str | uuid.UUID | None = None,
+        _handle: Experiment | None = None,
+    ) -> None:
+        """Remove an experiment from store and index.
+
+        Raises
+        ------
+        ExperimentNotFoundError
+            If there is none.
+        """
+        if (name is None) == (id_experiment is None):
+            raise UsageError("delete_experiment() takes a name or an id_experiment, and one of them only.")
+        identity = str(id_experiment) if id_experiment is not None else self._find(str(name))[0]
+        ended = delete(self.objects(), self._open_index(), identity)
+        if _handle is not None:
+            _handle.generation, _handle._is_ended = ended.number, True
+
+    def ls(self) -> pd.DataFrame:
+        """Return a table of the experiments in this store.
+
+        Returns
+        -------
+        DataFrame
+            ``id_experiment``, ``name``, ``runs``, ``created``, ``persisted`` (UTC), ``bytes``, ``generation``.
+
+        Raises
+        ------
+        UnknownStoreError
+            If the index does not know this store.
+        """
+        import pandas as pd
+
+        index = self._known_index()
+        rows = index.ls() if index is not None else []
+        table = {
+            "id_experiment": [row.id_experiment for row in rows],
+            "name": [row.name for row in rows],
+            "runs": [row.n_runs for row in rows],
+            "created": [row.created_at for row in rows],
+            "persisted": [row.persisted_at for row in rows],
+            "bytes": [row.n_bytes for row in rows],
+            "generation": [row.generation for row in rows],
+        }
+        return pd.DataFrame(table)
+
+    def query(self, statement: Any, parameters: Mapping[str, Any] | None = None) -> pd.DataFrame:
+        """Run SQL and return its rows.
+
+        Parameters
+        ----------
+        statement : str or sqlalchemy Select
+            Tables are ``mltraq_experiments``, ``mltraq_runs``, ``mltraq_blobs``; see the reference of the index.
+        parameters : mapping, optional
+            Values of ``:name`` in the text.
+
+        Raises
+        ------
+        UnknownStoreError
+            If the index does not know this store.
+        """
+        self._known_index()
+        return self.database.query_df(statement, parameters)
+
+
+class BoundIO:
+    """`DataStoreIO` with the store of one session."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def __call__(self, url: str) -> DataStoreIO:
+        """Return the file that a URL names."""
+        return DataStoreIO(url, self._session)
+
+    def serialize_write(self, value: object, relative_path_prefix: str) -> DataStoreIO:
+        """Write any supported value as a blob; see `DataStoreIO.serialize_write`."""
+        return DataStoreIO.serialize_write(value, relative_path_prefix, self._session)
+
+    def write(self, content: bytes | bytearray | memoryview, relative_path_prefix: str) -> DataStoreIO:
+        """Write bytes as they are; see `DataStoreIO.write`."""
+        return DataStoreIO.write(content, relative_path_prefix, self._session)
+
+    def delete(self, relative_path_prefix: str) -> None:
+        """Remove a folder of your own; see `DataStoreIO.delete`."""
+        DataStoreIO.delete(relative_path_prefix, self._session)
+
+    def list(self, relative_path_prefix: str) -> list[DataStoreIO]:
+        """Return the files below a folder of your own; see `DataStoreIO.list`."""
+        return DataStoreIO.list(relative_path_prefix, self._session)
+
+
+def _storage(settings: Settings) -> Storage:
+    return open_storage(
+        settings["datastore.url"],
+        storage_options=settings["datastore.storage_options"] or None,
+        durability=settings["datastore.durability"],
+        mmap=settings["datastore.mmap"],
+    )
+
+
+def _never(candidate: uuid.UUID) -> bool:
+    return False
+
+
+def create_session(
+    url: str | None = None,
+    store: str | os.PathLike[str] | Storage | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Session:
+    """Return a session; see `Session`.  Nothing is made before it is used."""
+    return Session(url, store, storage_options)
+
+
+_default: dict[str, Any] = {}
+_default_lock = threading.Lock()
+
+
+def default_session() -> Session:
+    """Return the session that is used where none is named.
+
+    It is made from the options at its first use, and anew when the options name another database or store, or the
+    working directory of a relative one has changed.
+    """
+    settings = resolve()
+    names = ("database.url", "database.echo", "datastore.url", "datastore.durability", "datastore.mmap")
+    wanted = (*(settings[name] for name in names), repr(sorted(settings["datastore.storage_options"])), os.getcwd())
+    with _default_lock:
+        if _default.get("wanted") != wanted:
+            _default.update(wanted=wanted, session=Session())
+        session: Session = _default["session"]
+        return session
+
+
+def create_experiment(name: str | None = None, **fields: Any) -> Experiment:
+    """Return a new experiment of the default session; see `Session.create_experiment`."""
+    return default_session().create_experiment(name, **fields)
+
+
+place.set_default(lambda: default_session().place)
