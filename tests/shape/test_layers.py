@@ -28,6 +28,9 @@ LAYERS = {
     "mltraq_ds.store": (3, 0),
     "mltraq_ds.orm": (4, 0),
     "mltraq_ds.store.commit": (5, 0),
+    "mltraq_ds.store.deletion": (5, 0),
+    "mltraq_ds.store.recovery": (5, 0),
+    "mltraq_ds.store.rows": (5, 0),
     "mltraq_ds.store.indexed": (5, 0),
     "mltraq_ds.store.transfer": (5, 0),
     "mltraq_ds.store.maintenance": (5, 0),
@@ -43,6 +46,7 @@ LAYERS = {
 HOMES = {
     "backports": ["mltraq_ds.blob", "mltraq_ds.codecs"],
     "dask": ["mltraq_ds.tracking"],
+    "dateutil": ["mltraq_ds.codecs"],
     "filelock": ["mltraq_ds.store", "mltraq_ds.storage"],
     "fsspec": ["mltraq_ds.storage"],
     "joblib": ["mltraq_ds.tracking.execution"],
@@ -59,6 +63,8 @@ HOMES = {
     "platformdirs": ["mltraq_ds.settings", "mltraq_ds.store.config"],
     "polars": ["mltraq_ds.codecs"],
     "pyarrow": ["mltraq_ds.codecs", "mltraq_ds.store.results"],
+    "pytest": ["mltraq_ds.testing"],
+    "pytz": ["mltraq_ds.codecs"],
     "ray": ["mltraq_ds.tracking"],
     "rich": ["mltraq_ds.cli"],
     "sklearn": ["mltraq_ds.cli"],
@@ -72,6 +78,9 @@ HOMES = {
 
 # Where the name to import differs from the name to install.
 DISTRIBUTIONS = {"backports": "backports.zstd", "sklearn": "scikit-learn", "zlib_ng": "zlib-ng"}
+
+# These we only meet if the user brings them: their values, or their tests.
+BROUGHT = {"dateutil", "polars", "pytest", "pytz"}
 
 # `compression` joined the standard library in Python 3.14.
 KNOWN = sys.stdlib_module_names | {"mltraq_ds", "compression"}
@@ -154,7 +163,7 @@ def test_third_parties_are_declared(imports, root):
     extras = (lines for extra, lines in config["options.extras_require"].items() if extra not in ("test", "all"))
     declared = set(re.findall(r"^[\w.-]+", "\n".join([config["options"]["install_requires"], *extras]), re.MULTILINE))
     parties = {target.partition(".")[0] for targets in imports.values() for target in targets}
-    third = parties - KNOWN - {"polars"}  # polars: only met if the user brings it
+    third = parties - KNOWN - BROUGHT
     assert {DISTRIBUTIONS.get(party, party) for party in third} <= declared
 
 
