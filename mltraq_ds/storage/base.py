@@ -187,7 +187,7 @@ class Storage(ABC):
 
     @property
     def is_local(self) -> bool:
-        """Whether an error of a verb means that it was not done: no answer can be lost on the way."""
+        """Whether reading back at once shows what a failed verb has done: no request is still on its way."""
         return False
 
     @property

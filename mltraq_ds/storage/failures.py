@@ -41,7 +41,7 @@ def with_errno(error: StorageError, number: int | None) -> StorageError:
 def failure_of(verb: str, key: str, url: str, error: Exception, said: str = "") -> StorageError:
     """Return the error to raise from `error`, met while doing `verb` to `key`; `said` is its text without secrets."""
     number = getattr(error, "errno", None)
-    what = f"{verb} {key!r} in {url}"
+    what = f"{verb} {key!r} in {url}" if key else f"{verb} {url}"
     if isinstance(error, FileExistsError):
         return with_errno(
             KeyExistsError(f"{what} is refused because it exists; it was left as it is. Use a fresh key."), errno.EEXIST
@@ -49,6 +49,8 @@ def failure_of(verb: str, key: str, url: str, error: Exception, said: str = "") 
     is_missing = isinstance(error, FileNotFoundError | NotADirectoryError)
     if is_missing or (verb == "read" and isinstance(error, IsADirectoryError)):  # a folder is no key
         reason = "its folder does not exist" if verb in ("put", "make_folder") else "there is no such key"
+        if isinstance(error, NotADirectoryError):
+            reason = "a part of it is a file, not a folder"
         return with_errno(
             KeyMissingError(
                 f"{what} failed because {reason}. It may have been deleted meanwhile; 'mltraq-ds check' lists what is "

@@ -7,32 +7,23 @@ import errno
 import os
 import stat
 import time
-import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Literal, TypeAlias
 
-from mltraq_ds.errors import CorruptBlobError, UsageError
+from mltraq_ds.errors import UsageError
 from mltraq_ds.ids import validate_key
-from mltraq_ds.storage import writing
-from mltraq_ds.storage.base import TEMPORARY, Buffer, Source, Stat, Storage, check_new_key, is_temporary
+from mltraq_ds.storage.base import Buffer, Source, Stat, Storage, check_new_key, is_temporary
 from mltraq_ds.storage.failures import Failing
 from mltraq_ds.storage.folders import Root, check_is_file, remove_tree, scan, stat_of
 from mltraq_ds.storage.mounts import MAPPABLE, PREALLOCATABLE, filesystem_type
 from mltraq_ds.storage.places import path_from, url_from_path
-from mltraq_ds.storage.sources import FileSource
+from mltraq_ds.storage.sources import FileSource, open_file
+from mltraq_ds.storage.writing import write_file
 
 __all__ = ["Durability", "LocalStorage"]
 
 Durability: TypeAlias = Literal["full", "relaxed"]
-
-_PREALLOCATE_FROM = 2**20
-_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
-_IS_LINK = {errno.ELOOP, errno.EMLINK}
-# Blobs are read-only from birth, through the umask.  Windows could not remove them.
-_READ_ONLY = 0o444 if os.name == "posix" else 0o666
 
 
 class LocalStorage(Storage):
@@ -107,54 +98,32 @@ class LocalStorage(Storage):
         # docstring inherited
         path = self._root.join(check_new_key(key))
         failing = Failing("put", key, self.url)
-        folder = os.path.dirname(path)
-        temporary = os.path.join(folder, f"{TEMPORARY}{uuid.uuid4().hex}")
-        fd = -1
-        try:
-            with failing:
-                if not replace and os.path.lexists(path):
-                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-                fd = self._create(temporary, 0o666 if replace else _READ_ONLY, parents=parents)
-                if size >= _PREALLOCATE_FROM and self._type_of(os.fstat(fd).st_dev) in PREALLOCATABLE:
-                    writing.preallocate(fd, size)
-            writing.write_buffers(fd, writing.counted(buffers, size, key), failing)
-            with failing:
-                if self._durability == "full":
-                    writing.sync_file(fd)
-                fd = _close(fd)
-                if replace:
-                    os.replace(temporary, path)
-                else:
-                    writing.publish(temporary, path)
-        except BaseException:
-            # Also KeyboardInterrupt: nothing of a write that failed may stay.
-            _close(fd)
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
+        write_file(
+            path,
+            buffers,
+            size,
+            failing,
+            replace=replace,
+            is_durable=self._durability == "full",
+            make_folder=self._root.make if parents else None,
+            is_preallocatable=lambda device: self._type_of(device, path) in PREALLOCATABLE,
+        )
         if flush:
             with failing:
-                self._root.flush(folder)
+                self._root.flush(os.path.dirname(path))
 
     def open(self, key: str, *, size: int | None = None) -> Source:
         # docstring inherited
         path = self._root.join(validate_key(key))
         failing = Failing("open", key, self.url)
         with failing:
-            fd = self._open_file(path)
-            try:
-                status = os.fstat(fd)
-                check_is_file(status)
-                if size is not None and status.st_size != size:
-                    raise CorruptBlobError(
-                        f"open {key!r} in {self.url} failed because it has {status.st_size} bytes and {size} were "
-                        "written. It was cut or changed: restore it from a copy."
-                    )
-            except BaseException:
-                os.close(fd)
-                raise
-        is_mappable = self._mmap and self._type_of(status.st_dev) in MAPPABLE
-        return FileSource(fd, status.st_size, Failing("read", key, self.url), is_mappable=is_mappable)
+            fd = open_file(path, self._root.refuse_escape)
+        return FileSource(
+            fd,
+            Failing("read", key, self.url),
+            size=size,
+            is_mappable=lambda device: self._mmap and self._type_of(device, path) in MAPPABLE,
+        )
 
     def delete(self, key: str) -> None:
         """Remove one key; one that is gone already is no error.
@@ -218,11 +187,11 @@ class LocalStorage(Storage):
         # docstring inherited
         path = self._root.join(validate_key(key))
         self._root.forget(path)
-        try:
-            os.rmdir(path)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR):
-                with Failing("prune", key, self.url):
+        with Failing("prune", key, self.url):
+            try:
+                os.rmdir(path)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR):
                     raise
 
     def move_folder(self, key: str, to: str) -> bool:
@@ -239,7 +208,8 @@ class LocalStorage(Storage):
             if os.path.lexists(target):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         with Failing("move_folder", key, self.url):
-            os.stat(source)  # before a folder is made for it
+            if not stat.S_ISDIR(os.lstat(source).st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
             self._root.make(above)
             try:
                 os.rename(source, target)
@@ -269,31 +239,7 @@ class LocalStorage(Storage):
         """
         return time.time()
 
-    def _open_file(self, path: str) -> int:
-        try:
-            return os.open(path, _READ | _NO_FOLLOW)
-        except OSError as error:
-            if error.errno not in _IS_LINK:
-                raise
-        self._root.refuse_escape(path)
-        return os.open(path, _READ)
-
-    def _create(self, path: str, mode: int, *, parents: bool) -> int:
-        try:
-            return os.open(path, _NEW | _NO_FOLLOW, mode)
-        except FileNotFoundError:
-            if not parents:
-                raise
-        self._root.make(os.path.dirname(path))
-        return os.open(path, _NEW | _NO_FOLLOW, mode)
-
-    def _type_of(self, device: int) -> str | None:
+    def _type_of(self, device: int, path: str) -> str | None:
         if device not in self._types:
-            self._types[device] = filesystem_type(device, os.path.realpath(self._root.path))
+            self._types[device] = filesystem_type(device, os.path.realpath(path))
         return self._types[device]
-
-
-def _close(fd: int) -> int:
-    if fd >= 0:
-        os.close(fd)
-    return -1

@@ -59,8 +59,8 @@ def path_from(url: str) -> str:
         )
     if parts.query or parts.fragment or url.endswith(("?", "#")):
         raise UsageError(
-            f"The URL {url!r} is refused because it has a query or fragment. Write '?' as '%3F' and '#' as '%23', or "
-            "give a plain path."
+            f"The URL {public_url(url)!r} is refused because it has a query or fragment. Write '?' as '%3F' "
+            "and '#' as '%23', or give a plain path."
         )
     if os.name == "nt" and re.match(r"/[A-Za-z]:", path):  # pragma: no cover - Windows is kept possible, untested
         path = path[1:]

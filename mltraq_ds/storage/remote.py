@@ -7,7 +7,6 @@ import errno
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from mltraq_ds.errors import CorruptBlobError, KeyExistsError, KeyMissingError, StorageError, UsageError
@@ -15,6 +14,7 @@ from mltraq_ds.ids import validate_key
 from mltraq_ds.storage.access import Access, RemoteFailing
 from mltraq_ds.storage.base import TEMPORARY, Buffer, Source, Stat, Storage, check_new_key, is_temporary
 from mltraq_ds.storage.places import scheme_of
+from mltraq_ds.storage.remote_listing import folders_in, stat_of, walk
 from mltraq_ds.storage.remote_source import RemoteSource
 from mltraq_ds.storage.remote_writing import CREATORS, FLAT, write_by_rename, write_whole
 from mltraq_ds.storage.writing import counted
@@ -157,7 +157,7 @@ class RemoteStorage(Storage):
             details = self._filesystem().info(path)
             if details["type"] == "directory":
                 raise FileNotFoundError(path)
-        return self._stat_of(key, details)
+        return stat_of(key, details, self.now())
 
     def list(self, prefix: str = "") -> Iterator[Stat]:
         # docstring inherited
@@ -170,16 +170,8 @@ class RemoteStorage(Storage):
     def folders(self, prefix: str = "") -> builtins.list[str]:
         # docstring inherited
         path = self._path(validate_key(prefix, "prefix") if prefix else "")
-        filesystem = self._filesystem()
         with RemoteFailing("list", prefix, self._access):
-            filesystem.invalidate_cache()
-            try:
-                found = filesystem.ls(path, detail=True)
-            except (FileNotFoundError, NotADirectoryError):
-                return []
-        return sorted(
-            {one["name"].rstrip("/").rpartition("/")[2] for one in found if one["type"] == "directory"} - {""}
-        )
+            return folders_in(self._filesystem(), path)
 
     def make_folder(self, key: str) -> None:
         # docstring inherited
@@ -187,6 +179,15 @@ class RemoteStorage(Storage):
         if self._access.scheme not in FLAT:
             with RemoteFailing("make_folder", key, self._access):
                 self._filesystem().mkdir(path, create_parents=False)
+
+    def prune(self, key: str) -> None:
+        # docstring inherited
+        path = self._path(validate_key(key))
+        if self._access.scheme not in FLAT:
+            with RemoteFailing("prune", key, self._access):
+                if not self._filesystem().exists(path) or self._filesystem().ls(path):
+                    return
+                self._filesystem().rmdir(path)
 
     def delete_folder(self, key: str) -> None:
         # docstring inherited
@@ -261,38 +262,5 @@ class RemoteStorage(Storage):
 
     def _walk(self, prefix: str) -> Iterator[Stat]:
         path = self._path(validate_key(prefix, "prefix") if prefix else "")
-        start = f"{path}/"
-        skip = len(start) - (len(prefix) + 1 if prefix else 0)
-        filesystem = self._filesystem()
         with RemoteFailing("list", prefix, self._access):
-            filesystem.invalidate_cache()
-            try:
-                found = filesystem.find(path, detail=True)
-            except FileNotFoundError:
-                found = {}
-        return (
-            self._stat_of(name[skip:], details)
-            for name, details in found.items()
-            if name.startswith(start) and details["type"] != "directory"
-        )
-
-    def _stat_of(self, key: str, details: Mapping[str, Any]) -> Stat:
-        times = [_seconds(details.get(name)) for name in _TIMES]
-        # Of unknown age: as young as can be, so that no sweep takes it.
-        return Stat(key, int(details["size"]), max((t for t in times if t is not None), default=self.now()))
-
-
-_TIMES = ("mtime", "modified", "created", "LastModified", "last_modified", "updated")
-
-
-def _seconds(value: object) -> float | None:
-    if isinstance(value, int | float):
-        return float(value)
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            return None
-    if isinstance(value, datetime):
-        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
-    return None
+            return walk(self._filesystem(), path, prefix, self.now())

@@ -5,20 +5,26 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 
 from mltraq_ds.errors import ValueChangedError
-from mltraq_ds.storage.base import Buffer
+from mltraq_ds.storage.base import TEMPORARY, Buffer
 from mltraq_ds.storage.failures import Failing
 
-__all__ = ["counted", "preallocate", "publish", "sync_file", "sync_folder", "write_buffers"]
+__all__ = ["counted", "preallocate", "publish", "sync_file", "sync_folder", "write_buffers", "write_file"]
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+# Blobs are read-only from birth, through the umask.  Windows could not remove them.
+_READ_ONLY = 0o444 if os.name == "posix" else 0o666
+_PREALLOCATE_FROM = 2**20
 
 _MAX_BUFFERS = min(os.sysconf("SC_IOV_MAX"), 1024) if hasattr(os, "sysconf") else 1
 _MAX_BYTES = 2**30  # one call writes at most 2 GiB on Linux, and fails above that on macOS
 _BATCH_BYTES = 2**20  # beyond that a call costs nothing beside its bytes, and streamed values are not gathered
 _CANNOT = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS}
-_CANNOT_LINK = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
+_CANNOT_LINK = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
 
 
 def counted(buffers: Iterable[Buffer], size: int, key: str) -> Iterator[memoryview]:
@@ -112,6 +118,63 @@ def sync_folder(path: str) -> None:
             raise
     finally:
         os.close(fd)
+
+
+def write_file(
+    path: str,
+    buffers: Iterable[Buffer],
+    size: int,
+    failing: Failing,
+    *,
+    replace: bool,
+    is_durable: bool,
+    make_folder: Callable[[str], None] | None,
+    is_preallocatable: Callable[[int], bool],
+) -> None:
+    """Write a temporary file beside `path`, flush it if `is_durable`, and give it its name.
+
+    Whatever is raised, also ``KeyboardInterrupt``, the temporary file is gone.  Killed, it stays: sweep removes it.
+    `make_folder` makes a missing folder; `is_preallocatable` is asked about the device of a large file.
+    """
+    temporary = os.path.join(os.path.dirname(path), f"{TEMPORARY}{uuid.uuid4().hex}")
+    fd = -1
+    try:
+        with failing:
+            if not replace and os.path.lexists(path):  # before the bytes are written; the link decides
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+            fd = _create(temporary, 0o666 if replace else _READ_ONLY, make_folder)
+            if size >= _PREALLOCATE_FROM and is_preallocatable(os.fstat(fd).st_dev):
+                preallocate(fd, size)
+        write_buffers(fd, counted(buffers, size, failing.key), failing)
+        with failing:
+            if is_durable:
+                sync_file(fd)
+            fd = _close(fd)
+            if replace:
+                os.replace(temporary, path)
+            else:
+                publish(temporary, path)
+    except BaseException:
+        _close(fd)
+        with suppress(OSError):  # another error is on its way
+            os.unlink(temporary)
+        raise
+
+
+def _create(path: str, mode: int, make_folder: Callable[[str], None] | None) -> int:
+    try:
+        return os.open(path, _NEW, mode)
+    except FileNotFoundError:
+        if make_folder is None:
+            raise
+    make_folder(os.path.dirname(path))
+    return os.open(path, _NEW, mode)
+
+
+def _close(fd: int) -> int:
+    if fd >= 0:
+        os.close(fd)
+    return -1
 
 
 def publish(temporary: str, path: str) -> None:

@@ -206,6 +206,16 @@ class FaultStorage(Storage):
         # docstring inherited
         return self.inner.is_shareable
 
+    @property
+    def is_local(self) -> bool:
+        # docstring inherited
+        return self.inner.is_local
+
+    @property
+    def scheme(self) -> str:
+        # docstring inherited
+        return self.inner.scheme
+
     def put(
         self,
         key: str,
@@ -268,6 +278,10 @@ class FaultStorage(Storage):
     def make_folder(self, key: str) -> None:
         # docstring inherited
         self._do("make_folder", key, lambda: self.inner.make_folder(key))
+
+    def prune(self, key: str) -> None:
+        # docstring inherited
+        self._do("prune", key, lambda: self.inner.prune(key))
 
     def move_folder(self, key: str, to: str) -> bool:
         # docstring inherited

@@ -45,6 +45,7 @@ _VERBS: dict[str, Callable[[Storage, str], object]] = {
     "stat": lambda storage, key: storage.stat(key),
     "list": lambda storage, key: list(storage.list(key)),
     "folders": lambda storage, key: storage.folders(key),
+    "prune": lambda storage, key: storage.prune(key),
     "delete_folder": lambda storage, key: storage.delete_folder(key),
 }
 
@@ -178,6 +179,18 @@ class ListingConformance(StorageHooks):
             storage.make_folder("empty")
             assert storage.folders() == ["a", "empty"]
         assert self.raw_list() == {"x", "a/x"}
+
+    def test_prune(self) -> None:
+        """An empty folder goes; one that holds something, or is gone, is left as it is."""
+        storage = self.make_storage()
+        storage.put("a/b/x", [b"1"], size=1, parents=True)
+        for key in ("a/b", "a", "a/b/x", "nothing/here"):
+            storage.prune(key)
+        assert self.raw_list() == {"a/b/x"}
+        storage.delete("a/b/x")
+        for key in ("a/b", "a", "a"):
+            storage.prune(key)
+        assert storage.folders() == []
 
     def test_move_folder(self) -> None:
         """A folder is renamed in one step, or nothing is done; a late writer does not revive it."""
