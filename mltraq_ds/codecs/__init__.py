@@ -2,8 +2,8 @@
 
 Which codec writes is decided by one rule: the exact type in the tables of plain types, then the codecs of the library
 that defines the type from top to bottom, then those registered by users, then those of installed packages (entry points
-``mltraq_ds.codecs``), then an error.  Which codec reads is decided by the name in the blob alone, looked up here: a name
-that was read is never imported.
+``mltraq_ds.codecs``), then an error.  Which codec reads is decided by the name in the blob alone, looked up here: a
+name that was read is never imported.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from mltraq_ds.codecs.census import MAX_DEPTH
 from mltraq_ds.errors import FormatError, MissingExtraError, UsageError
 
 if TYPE_CHECKING:
-    from mltraq_ds.codecs.files import Directory, File
+    from mltraq_ds.codecs.directory import Directory
+    from mltraq_ds.codecs.files import File
     from mltraq_ds.codecs.pickled import Pickled
 
 __all__ = [
@@ -153,7 +154,9 @@ def register(codec_class: type[Codec]) -> type[Codec]:
         If it is not a subclass of `Codec`, or its name is not of the form ``family.thing/1`` or is taken.
     """
     if not (isinstance(codec_class, type) and issubclass(codec_class, Codec)):
-        raise UsageError(f"{codec_class!r} cannot be registered because it is not a subclass of mltraq_ds.codecs.Codec.")
+        raise UsageError(
+            f"{codec_class!r} cannot be registered because it is not a subclass of mltraq_ds.codecs.Codec."
+        )
     name = getattr(codec_class, "name", None)
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise UsageError(
@@ -163,8 +166,8 @@ def register(codec_class: type[Codec]) -> type[Codec]:
     taken = _codecs.get(name)
     if taken is not None and taken is not codec_class:
         raise UsageError(
-            f"The codec {codec_class.__qualname__} cannot be registered because the name {name!r} is taken by {taken!r}. "
-            "Choose another family, or the next version number."
+            f"The codec {codec_class.__qualname__} cannot be registered because the name {name!r} is taken by "
+            f"{taken!r}. Choose another family, or the next version number."
         )
     if taken is None:
         _instances[name] = codec_class()  # an abstract one fails here, before it is entered
@@ -193,7 +196,9 @@ def codec_named(name: str) -> Codec:
             if known
             else f"Install or import the package that registers the codecs of {family!r}, or upgrade mltraq_ds."
         )
-        raise FormatError(f"A value cannot be decoded because its codec {name!r:.100} is not known here. {remedy}{_broken()}")
+        raise FormatError(
+            f"A value cannot be decoded because its codec {name!r:.100} is not known here. {remedy}{_broken()}"
+        )
     return _instance(name)
 
 
@@ -211,7 +216,7 @@ def _instance(name: str) -> Codec:
                     f"The codec {name!r} cannot be used because {error.name!r} is not installed. Run: pip install "
                     f"{library}."
                 ) from error
-        codec = _instances[name] = place()  # type: ignore[operator]
+        codec = _instances[name] = place()
     return codec
 
 

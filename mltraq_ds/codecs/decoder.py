@@ -47,7 +47,7 @@ def decode_tree(
     nested: Callable[[int], object] | None,
     allow_pickle: bool,
 ) -> Any:
-    """Return the value, or raise `CorruptBlobError` for anything that no encoder makes; see `mltraq_ds.codecs.decode`."""
+    """Return the value, or raise `CorruptBlobError` for what no encoder makes; see `mltraq_ds.codecs.decode`."""
     run = _Run(members, codec_named, nested, allow_pickle, len(tree) <= _TREE_MEMBER_BYTES)
     try:
         value = _Level(run, 0).unpack(tree)
@@ -68,8 +68,8 @@ def _corrupt(members: Sequence[MemberSource], error: Exception) -> CorruptBlobEr
     names = ", ".join(member.name for member in members[:3])
     where = f" (members {names}{' …' if len(members) > 3 else ''})" if names else ""
     return CorruptBlobError(
-        f"A value{where} cannot be decoded because its blob is damaged: {type(error).__name__}: {error!s:.300}. Restore "
-        "the blob from a copy; 'mltraq-ds check' lists what else is damaged."
+        f"A value{where} cannot be decoded because its blob is damaged: {type(error).__name__}: {error!s:.300}. "
+        "Restore the blob from a copy; 'mltraq-ds check' lists what else is damaged."
     )
 
 

@@ -79,7 +79,8 @@ def _without_metadata(dtype: np.dtype[Any]) -> np.dtype[Any]:
         "titles": [field[2] if len(field) > 2 else None for field in fields],
         "itemsize": dtype.itemsize,
     }
-    plain = np.dtype(spec, align=dtype.isalignedstruct)
+    make: Any = np.dtype
+    plain: np.dtype[Any] = make(spec, align=dtype.isalignedstruct)
     return np.dtype((np.record, plain)) if dtype.type is np.record else plain
 
 
@@ -93,6 +94,7 @@ def dtype_from_plain(plain: Any, nesting: int = 0) -> np.dtype[Any]:
     FormatError
         If this machine has no such dtype: ``longdouble`` differs between processors.
     """
+    make: Any = np.dtype
     if nesting > _MAX_NESTING:
         raise ValueError("a dtype is nested too deeply")
     if isinstance(plain, str):
@@ -100,12 +102,12 @@ def dtype_from_plain(plain: Any, nesting: int = 0) -> np.dtype[Any]:
     if not isinstance(plain, dict):
         raise ValueError(f"not a dtype: {plain!r:.80}")
     if "metadata" in plain:
-        return np.dtype(dtype_from_plain(plain["dtype"], nesting + 1), metadata=dict(plain["metadata"]))  # type: ignore[call-overload,no-any-return]
+        return make(dtype_from_plain(plain["dtype"], nesting + 1), metadata=dict(plain["metadata"]))  # type: ignore[no-any-return]
     if "base" in plain:
         return np.dtype((dtype_from_plain(plain["base"], nesting + 1), tuple(plain["shape"])))
     spec = {name: plain[name] for name in ("names", "offsets", "titles", "itemsize")}
     spec["formats"] = [dtype_from_plain(item, nesting + 1) for item in plain["formats"]]
-    structured = np.dtype(spec, align=plain["aligned"] is True)
+    structured: np.dtype[Any] = make(spec, align=plain["aligned"] is True)
     return np.dtype((np.record, structured)) if plain["record"] else structured
 
 

@@ -17,16 +17,14 @@ from mltraq_ds.ids import escape_member
 __all__ = ["member_names", "refusal", "type_name"]
 
 _NAMED_LEVELS = 3
-_MAX_NAME_BYTES = 900  # a key has at most 1,000
+_MAX_NAME_BYTES = 700  # a key has at most 1,000, and the name of a fragment may come first
 _MAPPINGS = (dict, OrderedDict, defaultdict)
 _SEQUENCES = (list, tuple, deque)
 _NATIVE: tuple[type, ...] = (bool, int, float, str, bytes, list, dict, tuple, set)
 _FAMILIES = ("collections", "datetime", "numpy", "pandas", "pathlib")
 
 
-def member_names(
-    name: str, value: object, members: Sequence[Member], owners: Sequence[object]
-) -> tuple[Member, ...]:
+def member_names(name: str, value: object, members: Sequence[Member], owners: Sequence[object]) -> tuple[Member, ...]:
     """Return the members with their names: where their owner is in `value`, as far as keys are strings.
 
     Parameters
@@ -114,6 +112,7 @@ def refusal(value: object, chain: Sequence[object], reason: str) -> str:
 
 
 def type_name(value: object) -> str:
+    """Return the qualified name of a value's type."""
     kind = type(value)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 

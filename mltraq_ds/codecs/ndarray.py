@@ -36,16 +36,14 @@ class NdarrayCodec(Codec):
 
     name = "numpy.ndarray/1"
 
-    # docstring inherited
-    def accepts(self, value: object) -> bool:
+    def accepts(self, value: object) -> bool:  # docstring inherited
         return type(value) in (np.ndarray, np.void, np.record)
 
-    # docstring inherited
-    def encode(self, value: Any) -> Parts:
+    def encode(self, value: Any) -> Parts:  # docstring inherited
         array = np.asarray(value)
         dtype = array.dtype
         summary = {"shape": list(array.shape), "dtype": str(dtype)}
-        if dtype == object and dtype.metadata is None:
+        if dtype.char == "O" and dtype.metadata is None:
             return Parts({"shape": list(array.shape), "order": _order(array), "items": _items(array)}, (), summary)
         if dtype.char == "T":
             return Parts(_encode_strings(array), (), summary)
@@ -58,11 +56,12 @@ class NdarrayCodec(Codec):
         if array.nbytes < _INLINE_BYTES:
             return Parts({**meta, "bytes": array.tobytes(meta["order"])}, (), summary)
         header = _npy_header(dtype, array.shape, meta["order"] == "F")
-        member = Member("npy", len(header) + array.nbytes, lambda: _buffers(header, array))
+        is_copied = not (array.flags.c_contiguous or array.flags.f_contiguous)
+        size = len(header) + array.nbytes
+        member = Member("npy", size, lambda: _buffers(header, array), streamed=is_copied)
         return Parts(meta, (member,), summary)
 
-    # docstring inherited
-    def decode(self, meta: Any, members: Sequence[MemberSource]) -> Any:
+    def decode(self, meta: Any, members: Sequence[MemberSource]) -> Any:  # docstring inherited
         shape = tuple(meta["shape"])
         if not all(type(length) is int and length >= 0 for length in shape):
             raise ValueError(f"not a shape: {shape!r:.80}")
@@ -102,7 +101,7 @@ def _npy_descr(dtype: np.dtype[Any]) -> Any:
     if dtype.names is None and dtype.subdtype is None:
         return dtype.str
     try:
-        descr = dtype.descr
+        descr: Any = dtype.descr
         # What numpy.load would make of it must have the same size, whatever it loses besides (alignment, metadata).
         if npy.descr_to_dtype(descr).itemsize == dtype.itemsize:
             return descr
@@ -131,11 +130,12 @@ def _buffers(header: bytes, array: np.ndarray[Any, Any]) -> Iterator[Buffer]:
     if array.flags.c_contiguous or array.flags.f_contiguous:
         # Through uint8: datetime64, structured and other dtypes do not export a buffer.
         flat = (array if array.flags.c_contiguous else array.T).reshape(-1)
-        yield memoryview(flat.view(np.uint8))
+        view: Any = flat.view(np.uint8)
+        yield memoryview(view)
         return
     # In blocks, so that not more than two of them are in memory.
     items = max(_BLOCK_BYTES // array.itemsize, 1)
-    blocks = np.nditer(array, flags=["external_loop", "buffered", "zerosize_ok"], buffersize=items, order="C")
+    blocks: Any = np.nditer(array, flags=["external_loop", "buffered", "zerosize_ok"], buffersize=items, order="C")
     for block in blocks:
         yield block.tobytes()
 

@@ -20,9 +20,12 @@ INLINE_BYTES = 1024
 
 _MAX_CACHED = 4096
 _codec = NdarrayCodec()
+_PADDED = (np.longdouble, np.clongdouble) if np.dtype("g").itemsize == 16 and np.finfo("g").nmant == 63 else ()
 
 # Headers of small arrays, made and parsed once: 10,000 arrays of 100 floats have one.
 _headers: dict[tuple[np.dtype[Any], tuple[int, ...]], bytes] = {}
+_scalar_names: dict[type, bytes] = {}
+_scalar_dtypes: dict[bytes, np.dtype[Any]] = {}
 _parsed: dict[bytes, tuple[np.dtype[Any], tuple[int, ...], str, int]] = {}
 
 
@@ -58,7 +61,9 @@ def _unpack_small(packed: bytes, unpacking: Unpacking) -> np.ndarray[Any, Any]:
     if len(packed) - start != size:
         raise ValueError(f"an array of {size} bytes has {len(packed) - start}")
     # The copy is aligned, writable and owns its bytes.
-    return np.ndarray(shape, dtype, packed, start, order=order).copy(order)  # type: ignore[arg-type,call-overload,no-any-return]
+    if len(shape) == 1 and size:
+        return np.frombuffer(packed, dtype, -1, start).copy()
+    return np.ndarray(shape, dtype, packed, start, order=order).copy(order)  # type: ignore[arg-type]
 
 
 def _parse(header: bytes, at: int) -> tuple[np.dtype[Any], tuple[int, ...], str, int]:
@@ -77,27 +82,39 @@ def _parse(header: bytes, at: int) -> tuple[np.dtype[Any], tuple[int, ...], str,
 
 
 def _pack_scalar(value: np.generic, packing: Packing) -> ExtType:
+    kind = type(value)
+    name = _scalar_names.get(kind) or _scalar_name(value)
+    content = value.tobytes()
+    return ext.ext(ext.NUMPY_SCALAR, name + (_without_padding(content) if kind in _PADDED else content))
+
+
+def _scalar_name(value: np.generic) -> bytes:
     dtype = value.dtype
     # On 64-bit systems numpy.longlong is another type than numpy.int64, although their dtypes are equal.
     name = (dtype.str if np.dtype(dtype.str).type is type(value) else dtype.char).encode()
-    return ext.ext(ext.NUMPY_SCALAR, bytes([len(name)]) + name + _scalar_bytes(value))
+    name = bytes([len(name)]) + name
+    if dtype.kind not in "mM":  # those have one dtype per unit
+        _scalar_names[type(value)] = name
+    return name
 
 
-def _scalar_bytes(value: np.generic) -> bytes:
-    content = value.tobytes()
-    width = value.dtype.itemsize // (2 if value.dtype.kind == "c" else 1)
-    if value.dtype.kind in "fc" and width == 16 and np.finfo(value.dtype).nmant == 63:
-        # x87 floats have 10 bytes and 6 of padding, which hold anything: equal values must give equal blobs.
-        return b"".join(content[i : i + 10] + bytes(6) for i in range(0, len(content), 16))
-    return content
+def _without_padding(content: bytes) -> bytes:
+    # x87 floats have 10 bytes and 6 of padding, which hold anything: equal values must give equal blobs.
+    return b"".join(content[i : i + 10] + bytes(6) for i in range(0, len(content), 16))
 
 
 def _unpack_scalar(packed: bytes, unpacking: Unpacking) -> np.generic:
     start = packed[0] + 1
-    dtype = dtype_from_plain(packed[1:start].decode("utf-8"))
+    name = packed[1:start]
+    dtype = _scalar_dtypes.get(name)
+    if dtype is None:
+        dtype = dtype_from_plain(name.decode("utf-8"))
+        if len(_scalar_dtypes) < _MAX_CACHED:
+            _scalar_dtypes[name] = dtype
     if len(packed) - start != dtype.itemsize:
         raise ValueError(f"a scalar of {dtype.itemsize} bytes has {len(packed) - start}")
-    return np.ndarray((), dtype, packed, start)[()]  # type: ignore[no-any-return]
+    scalar: np.generic = np.ndarray((), dtype, packed, start)[()]  # type: ignore[assignment]
+    return scalar
 
 
 def _pack_text(value: np.str_ | np.bytes_, packing: Packing) -> ExtType:

@@ -59,7 +59,7 @@ class Pickled:
         """
         if not self._allowed:
             raise PickleRefusedError(
-                "A pickled value cannot be read because loading a pickle runs code, and this reader has not allowed it. "
+                "A pickled value cannot be read because loading a pickle runs code, and this reader did not allow it. "
                 "If you trust who wrote it, load with allow_pickle=True or set the option serialization.allow_pickle."
             )
         if self._stored is not None:
@@ -92,16 +92,16 @@ class PickledCodec(Codec):
 
     name = "mltraq_ds.pickled/1"
 
-    # docstring inherited
-    def accepts(self, value: object) -> bool:
+    def accepts(self, value: object) -> bool:  # docstring inherited
         return type(value) is Pickled
 
-    # docstring inherited
-    def encode(self, value: Any) -> Parts:
+    def encode(self, value: Any) -> Parts:  # docstring inherited
         if value._stored is not None:  # not unpickled: copied as it is
             stream, sources = value._stored
-            members = [Member("pkl" if i == 0 and stream is None else "bin", s.size, partial(_read, s))
-                       for i, s in enumerate(sources)]
+            members = [
+                Member("pkl" if i == 0 and stream is None else "bin", s.size, partial(_read, s))
+                for i, s in enumerate(sources)
+            ]
             return Parts(stream, members)
         views: list[memoryview] = []
 
@@ -128,8 +128,7 @@ class PickledCodec(Codec):
             return Parts(stream, large)
         return Parts(None, [Member("pkl", len(stream), partial(_whole, stream)), *large])
 
-    # docstring inherited
-    def decode(self, meta: Any, members: Sequence[MemberSource]) -> Any:
+    def decode(self, meta: Any, members: Sequence[MemberSource]) -> Any:  # docstring inherited
         if not (type(meta) is bytes or (meta is None and members)):
             raise ValueError("a pickle without its stream")
         return Pickled._from_stored(meta, members)

@@ -49,7 +49,7 @@ def _zone_to_plain(zone: datetime.tzinfo) -> list[Any]:
     if type(zone) is zoneinfo.ZoneInfo and zone.key and _ZONE_KEY.fullmatch(zone.key):
         return [zone.key]
     raise UnsupportedTypeError(
-        f"its time zone {zone!r} cannot be restored exactly, only zoneinfo.ZoneInfo with a key and datetime.timezone can"
+        f"the zone {zone!r} cannot be restored exactly: only zoneinfo.ZoneInfo with a key and datetime.timezone can"
     )
 
 
@@ -82,7 +82,8 @@ def _pack_datetime(value: datetime.datetime, packing: Packing) -> ExtType:
 def _unpack_datetime(packed: bytes, unpacking: Unpacking) -> datetime.datetime:
     *fields, fold = _DATETIME.unpack_from(packed)
     rest = packed[_DATETIME.size :]
-    return datetime.datetime(*fields, _zone_from_plain(unpacking.unpack(rest)) if rest else None, fold=fold)
+    zone = _zone_from_plain(unpacking.unpack(rest)) if rest else None
+    return datetime.datetime(*fields, tzinfo=zone, fold=fold)  # type: ignore[misc]  # seven fields
 
 
 def _pack_time(value: datetime.time, packing: Packing) -> ExtType:
@@ -93,7 +94,8 @@ def _pack_time(value: datetime.time, packing: Packing) -> ExtType:
 def _unpack_time(packed: bytes, unpacking: Unpacking) -> datetime.time:
     *fields, fold = _TIME.unpack_from(packed)
     rest = packed[_TIME.size :]
-    return datetime.time(*fields, _zone_from_plain(unpacking.unpack(rest)) if rest else None, fold=fold)
+    zone = _zone_from_plain(unpacking.unpack(rest)) if rest else None
+    return datetime.time(*fields, tzinfo=zone, fold=fold)  # type: ignore[misc]  # four fields
 
 
 def _pack_path(value: PurePath, packing: Packing) -> ExtType:
