@@ -102,10 +102,10 @@ class Database:
         return f"Database({self.url!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"url": remove_secrets(self._url).render_as_string(hide_password=False), "settings": self._settings}
+        return {"url": remove_secrets(self._url), "settings": self._settings}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._url = sa.make_url(state["url"])
+        self._url = state["url"]
         self._settings = state["settings"]
         self._is_copy = True
         self._start()

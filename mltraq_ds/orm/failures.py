@@ -31,6 +31,10 @@ _POSTGRESQL = {
     "55P03": ("another program holds its rows", "End that program, or wait and try again."),
     "57P": ("the server is stopping or starting", "Wait until it has started, then try again."),
 }
+_REFUSED = (
+    "the server refuses the connection",
+    "Look at user, password and database in the URL; 'createdb' makes a missing database.",
+)
 _UNREACHABLE = ("the server does not answer", "Start the server, or look at host and port in the database URL.")
 
 
@@ -46,7 +50,9 @@ def explain(error: BaseException) -> tuple[str, str] | None:
     state = _sqlstate(error)
     if state:
         return next((told for prefix, told in _POSTGRESQL.items() if state.startswith(prefix)), None)
-    # A failed connect has no code: the server never said anything.
+    # psycopg gives a failed connect no code; what the server itself says there begins with FATAL.
+    if "FATAL:" in str(error.orig):
+        return _REFUSED
     return _UNREACHABLE if isinstance(error, sa.exc.OperationalError) or error.connection_invalidated else None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
@@ -54,7 +55,9 @@ def is_in_memory(url: URL) -> bool:
 def hide_secrets(url: URL) -> str:
     """Return the URL for people: passwords are ``***``."""
     shown = url.set(query={key: "***" if _SECRET.search(key) else value for key, value in url.query.items()})
-    return shown.render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
+    text = shown.render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
+    # SQLAlchemy 2.1 quotes the path of a file, which nobody could copy from a message then.
+    return text.replace(quote(url.database, safe=" +/"), url.database) if url.database else text
 
 
 def remove_secrets(url: URL) -> URL:

@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -47,6 +49,55 @@ def alive(_claim):
 def never_asked(claim):
     """Fail: there was nothing to ask about."""
     raise AssertionError(f"asked about {claim}")
+
+
+CHILD = """
+import sys
+from datetime import UTC, datetime
+from mltraq_ds.errors import MltraqDSError
+from mltraq_ds.orm.database import Database
+from mltraq_ds.orm.index import Index
+from mltraq_ds.orm.rows import ExperimentRow, RunRow
+
+url, me = sys.argv[1:]
+index = Index(Database(url), "store-1")
+now = datetime.now(UTC)
+
+def row(id_experiment, name):
+    times = {"created_at": now, "persisted_at": now}
+    return ExperimentRow(id_experiment=id_experiment, name=name, generation=1, folder="f", **times)
+
+def persist(id_experiment, name):
+    index.claim(name, id_experiment, f"i{me}", is_alive=lambda claim: True)
+    index.write(row(id_experiment, name), [RunRow(id_run="r", status="finished")], intent=f"i{me}")
+
+sys.stdin.readline()
+try:
+    persist(f"e{me}", "digits")
+except MltraqDSError as error:
+    print(type(error).__name__)
+else:
+    print("won")
+for i in range(20):
+    persist(f"e{me}-{i}", f"n{me}-{i}")
+index.database.close()
+"""
+
+
+def race_of_processes(url, n=8):
+    """Let `n` processes create the tables, race for one name, and write 20 experiments each."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    children = [subprocess.Popen([sys.executable, "-c", CHILD, url, str(i)], **pipes) for i in range(n)]
+    for child in children:
+        child.stdin.write("go\n")
+        child.stdin.flush()
+    outputs = [child.communicate() for child in children]
+    said = [out.strip() for out, _ in outputs]
+    assert said.count("won") == 1, outputs
+    assert set(said) <= {"won", "ConcurrentPersistError", "ExperimentExistsError"}, outputs
+    database = Database(url)
+    assert len(Index(database, "store-1").ls()) == 1 + n * 20, outputs
+    database.close()
 
 
 class IndexSuite:
@@ -133,7 +184,7 @@ class IndexSuite:
         with pytest.raises(sa.exc.StatementError, match="not JSON compliant"), index.database.write() as connection:
             connection.execute(table.update(), {"fields": {"b": float("nan")}})
         with pytest.raises(sa.exc.StatementError, match="no time zone"), index.database.write() as connection:
-            connection.execute(table.update(), {"created_at": datetime(2026, 1, 1)})  # noqa: DTZ001
+            connection.execute(table.update(), {"created_at": datetime(2026, 1, 1)})
 
     def test_newer_replaces_wholesale(self, index):
         """A newer generation takes the place of all rows of the older one."""
@@ -611,5 +662,6 @@ class IndexSuite:
 
     def test_repr(self, index):
         """The text names database and store."""
-        assert repr(index).startswith("Index(") and "store-1" in repr(index)
+        assert repr(index).startswith("Index(")
+        assert "store-1" in repr(index)
         assert isinstance(index.database, Database)
