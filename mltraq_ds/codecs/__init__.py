@@ -50,12 +50,12 @@ _codecs: dict[str, str | type[Codec]] = {
     "mltraq_ds.pickled/1": "mltraq_ds.codecs.pickled:PickledCodec",
     "numpy.ndarray/1": "mltraq_ds.codecs.ndarray:NdarrayCodec",
     "pandas.array/1": "mltraq_ds.codecs.arrow:PandasArrayCodec",
-    "pandas.categorical/1": "mltraq_ds.codecs.arrow:PandasCategoricalCodec",
     "pandas.dataframe/1": "mltraq_ds.codecs.arrow:PandasDataFrameCodec",
     "pandas.index/1": "mltraq_ds.codecs.arrow:PandasIndexCodec",
     "pandas.scalar/1": "mltraq_ds.codecs.arrow:PandasScalarCodec",
     "pandas.series/1": "mltraq_ds.codecs.arrow:PandasSeriesCodec",
     "polars.dataframe/1": "mltraq_ds.codecs.arrow:PolarsDataFrameCodec",
+    "polars.series/1": "mltraq_ds.codecs.arrow:PolarsSeriesCodec",
     "pyarrow.table/1": "mltraq_ds.codecs.arrow:ArrowTableCodec",
     "torch.tensor/1": "mltraq_ds.codecs.tensor:TorchTensorCodec",
 }

@@ -20,7 +20,7 @@ __all__ = ["decode_tree"]
 
 _unpackers = {**containers.UNPACKERS, **scalars.UNPACKERS}
 
-_SMALL_BYTES = 256
+_SMALL_BYTES = MAX_DEPTH  # so few cannot be too deep
 _TREE_MEMBER_BYTES = 16
 _NUMPY = (ext.NUMPY_SCALAR, ext.SMALL_NDARRAY)
 

@@ -64,7 +64,7 @@ def _described(value: Any, summary: dict[str, Any], tree: bytes, members: Sequen
     if summary["codec"] == "plain/1":
         if type(value).__module__ == "numpy":
             summary |= {"shape": list(value.shape), "dtype": str(value.dtype)}
-        elif hasattr(value, "__len__"):
+        elif hasattr(value, "__len__") and type(value) is not range:  # a range may be longer than len() can say
             summary["length"] = len(value)
     return summary
 

@@ -38,39 +38,43 @@ def member_names(name: str, value: object, members: Sequence[Member], owners: Se
     """
     if not members:
         return ()
-    paths = _paths(value, {id(owner) for owner in owners if owner is not value})
+    paths = _paths(value, [id(owner) for owner in owners if owner is not value])
     base = escape_member(name)
     taken: set[str] = set()
     numbers: dict[str, int] = {}
     named = []
     for member, owner in zip(members, owners, strict=True):
-        path = [base, *map(escape_member, paths.get(id(owner), ()))]
-        inner = [escape_member(part) for part in member.name.split("/")] if member.name else []
         # A member that brings a name of its own has its suffix in it.
-        candidate = "/".join([*path, *inner]) if inner else f"{'/'.join(path)}.{member.suffix}"
-        if candidate in taken or len(candidate) > _MAX_NAME_BYTES:
-            folder = "/".join(path) if len("/".join(path)) < _MAX_NAME_BYTES - 100 else base
-            while candidate in taken or len(candidate) > _MAX_NAME_BYTES:
-                number = numbers[folder] = numbers.get(folder, -1) + 1
-                candidate = f"{folder}/{number}.{member.suffix}"
+        inner = "".join(f"/{escape_member(part)}" for part in member.name.split("/")) if member.name else ""
+        folders = ["/".join([base, *map(escape_member, path)]) for path in paths.get(id(owner), [()])]
+        is_placed = owner is value or id(owner) in paths
+        candidates = [f"{folder}{inner or f'.{member.suffix}'}" for folder in folders] if is_placed else []
+        free = (name for name in candidates if name not in taken and len(name) <= _MAX_NAME_BYTES)
+        candidate = next(free, "")
+        folder = folders[0] if len(folders[0]) <= _MAX_NAME_BYTES - 50 else base
+        while not candidate or candidate in taken:
+            number = numbers[folder] = numbers.get(folder, -1) + 1
+            candidate = f"{folder}/{number}.{member.suffix}"
         taken.add(candidate)
         named.append(replace(member, name=candidate))
     return tuple(named)
 
 
-def _paths(value: object, wanted: set[int]) -> dict[int, tuple[str, ...]]:
+def _paths(value: object, ids: Sequence[int]) -> dict[int, list[tuple[str, ...]]]:
     """Return the paths of the objects with these ids, not deeper than a few levels."""
-    found: dict[int, tuple[str, ...]] = {}
+    wanted, left = set(ids), len(ids)
+    found: dict[int, list[tuple[str, ...]]] = {}
     level: list[tuple[tuple[str, ...], Any]] = [((), value)] if wanted else []
     for _ in range(_NAMED_LEVELS):
         below = []
         for path, container in level:
             for key, item in _named_items(container):
                 if id(item) in wanted:
-                    found.setdefault(id(item), (*path, key))
+                    found.setdefault(id(item), []).append((*path, key))
+                    left -= 1
                 elif type(item) in _MAPPINGS + _SEQUENCES:
                     below.append(((*path, key), item))
-        if len(found) == len(wanted):
+        if left <= 0:
             break
         level = below
     return found
