@@ -27,6 +27,7 @@ LAYERS = {
     "mltraq_ds.datastore_io": (3, 0),
     "mltraq_ds.store": (3, 0),
     "mltraq_ds.orm": (4, 0),
+    "mltraq_ds.store.claims": (5, 0),
     "mltraq_ds.store.commit": (5, 0),
     "mltraq_ds.store.deletion": (5, 0),
     "mltraq_ds.store.recovery": (5, 0),
