@@ -11,12 +11,11 @@ value of an Arrow array.  Zones of pytz become those of `zoneinfo` where pytz is
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from mltraq_ds.codecs.arrow_bounds import malformed
 from mltraq_ds.codecs.base import Codec, MemberSource, Parts
-from mltraq_ds.errors import MltraqDSError
 
 __all__ = [
     "ArrowTableCodec",
@@ -34,26 +33,6 @@ def _is_exactly(value: object, library: str, names: tuple[str, ...]) -> bool:
     """Tell whether the value's type is one of the library's public names, without importing the library."""
     kind = type(value)
     return kind.__name__ in names and getattr(sys.modules.get(library), kind.__name__, None) is kind
-
-
-@contextmanager
-def malformed() -> Iterator[None]:
-    """Turn what libraries raise on malformed members and descriptions into `ValueError`.
-
-    Errors of this library and of the system (a storage that does not answer) pass.  So do programming errors outside of
-    the lookups and conversions that a wrong description leads to.
-    """
-    try:
-        yield
-    except (MltraqDSError, ValueError):
-        raise
-    except (LookupError, TypeError, AttributeError, ArithmeticError, NotImplementedError) as error:
-        raise ValueError(f"{type(error).__name__}: {error}") from error
-    except OSError as error:
-        # pyarrow has no class of its own for "too few bytes".
-        if error.errno is not None:
-            raise
-        raise ValueError(str(error)) from error
 
 
 class PandasDataFrameCodec(Codec):

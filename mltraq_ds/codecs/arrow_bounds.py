@@ -1,7 +1,7 @@
 """Reading an Arrow file that may be hostile: ranges of it, and a look at its directory before pyarrow follows it.
 
-pyarrow checks what it reads, but it follows sizes: compressed buffers, which we never write, may unpack to any size, and
-a thousand columns may share the same bytes.  Both are refused by reading the two tables (flatbuffers) that say so.
+pyarrow checks what it reads, but it follows sizes: compressed buffers, which we never write, may unpack to any size,
+and a thousand columns may share the same bytes.  Both are refused by reading the two tables (flatbuffers) that say so.
 
 References
 ----------
@@ -12,16 +12,38 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
 from mltraq_ds.codecs.base import MemberSource
+from mltraq_ds.errors import MltraqDSError
 
-__all__ = ["RangeFile", "check_file"]
+__all__ = ["RangeFile", "check_file", "malformed"]
 
 _MAGIC = b"ARROW1"
 #: Bytes fetched at once from both ends of a member that is read in ranges: the directory is nearly always in them.
 _ENDS_BYTES = 64 << 10
+
+
+@contextmanager
+def malformed() -> Iterator[None]:
+    """Turn what libraries raise on malformed members and descriptions into `ValueError`.
+
+    Errors of this library and of the system (a storage that does not answer) pass.  So do programming errors outside of
+    the lookups and conversions that a wrong description leads to.
+    """
+    try:
+        yield
+    except (MltraqDSError, ValueError):
+        raise
+    except (LookupError, TypeError, AttributeError, ArithmeticError, NotImplementedError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+    except OSError as error:
+        # pyarrow has no class of its own for "too few bytes".
+        if error.errno is not None:
+            raise
+        raise ValueError(str(error)) from error
 
 
 class RangeFile:
@@ -46,14 +68,26 @@ class RangeFile:
         elif source.size <= 4 * _ENDS_BYTES:
             self._remember(0, source.read_range(0, source.size))
         else:
-            self._remember(0, source.read_range(0, _ENDS_BYTES))
-            self._remember(source.size - _ENDS_BYTES, source.read_range(source.size - _ENDS_BYTES, _ENDS_BYTES))
+            head = self._remember(0, source.read_range(0, _ENDS_BYTES))
+            tail = self._remember(source.size - _ENDS_BYTES, source.read_range(source.size - _ENDS_BYTES, _ENDS_BYTES))
+            between = self._views[1][0] - self._views[0][0]
+            if head.obj is tail.obj and between == source.size - _ENDS_BYTES:
+                # Both lie in one mapping: all of it costs nothing, and pyarrow copies from files but not from memory.
+                self._views.clear()
+                self._remember(0, source.read_range(0, source.size))
 
     def _remember(self, offset: int, view: memoryview) -> memoryview:
         view = view.cast("B")
         if len(view):
             self._views.append((np.frombuffer(view, np.uint8).ctypes.data, offset, view))
         return view
+
+    def whole(self) -> memoryview | None:
+        """Return all bytes if they are at hand."""
+        for _, start, view in self._views:
+            if start == 0 and len(view) == self._source.size:
+                return view
+        return None
 
     def at(self, offset: int, size: int) -> memoryview:
         """Return `size` bytes from `offset`, fetched if they are not here yet."""

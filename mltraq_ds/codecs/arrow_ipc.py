@@ -11,6 +11,7 @@ Imported on use only: it needs pyarrow.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -139,7 +140,7 @@ class ColumnWriter:
             True where other tools are to see a null.
         """
         bitmap = None if nulls is None or not nulls.any() else _bits(~nulls)
-        buffer = _bits(values) if values.dtype == bool else self._buffer(values)
+        buffer = _bits(values) if values.dtype.kind == "b" else self._buffer(values)
         return pa.Array.from_buffers(kind, len(values), [bitmap, buffer])
 
     def _buffer(self, values: np.ndarray[Any, Any]) -> pa.Buffer:
@@ -174,9 +175,12 @@ def open_reader(source: MemberSource, columns: Collection[int] | None = None) ->
     """
     file = RangeFile(source, whole=columns is None)
     check_file(file)
-    options = None if columns is None else pa.ipc.IpcReadOptions(included_fields=sorted(columns))
-    handle = pa.PythonFile(file, mode="r") if columns is not None else pa.py_buffer(file.read_buffer(file.size()))
-    return pa.ipc.open_file(handle, options=options), file
+    whole = file.whole()
+    if whole is not None:
+        return pa.ipc.open_file(pa.py_buffer(whole)), file
+    # An empty list would mean all.
+    options = pa.ipc.IpcReadOptions(included_fields=sorted(columns or ()) or [0])
+    return pa.ipc.open_file(pa.PythonFile(file, mode="r"), options=options), file
 
 
 class ColumnReader:
@@ -195,10 +199,13 @@ class ColumnReader:
         if reader.num_record_batches != 1:
             raise ValueError(f"{source.name}: one record batch expected, found {reader.num_record_batches}")
         self._batch = reader.get_batch(0)
-        # Offsets, UTF-8 and dictionary positions: what would be read outside of the buffers otherwise.
-        self._batch.validate(full=True)
-        chosen = range(self._batch.num_columns) if columns is None else sorted(columns)
-        self._positions = {at: i for i, at in enumerate(chosen)}
+        everything = range(self._batch.num_columns)
+        chosen = everything if columns is None else sorted(columns)
+        only_chosen = self._file.whole() is None
+        self._positions = {at: i if only_chosen else at for i, at in enumerate(chosen)}
+        for at in chosen:
+            # Offsets, UTF-8 and dictionary positions: what would be read outside of the buffers otherwise.
+            self.column(at).validate(full=True)
 
     def column(self, at: int) -> pa.Array:
         """Return the column written at this position."""
@@ -206,13 +213,13 @@ class ColumnReader:
 
     def values(self, array: pa.Array, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
         """Return the values buffer of a fixed-width array as a writable array of shape ``(rows,)``, not copied."""
-        buffer = array.buffers()[1]
+        _, buffer = (array.buffers() + [None])[:2]
         rows = len(array)
         if array.offset or (rows and buffer is None):
             raise ValueError("the column has no values of its own")
         if not rows:
             return np.empty(0, dtype)
-        if dtype == bool:
+        if dtype.kind == "b":
             return np.unpackbits(np.frombuffer(buffer, np.uint8), count=rows, bitorder="little").view(bool)
         if buffer.size < rows * dtype.itemsize:
             raise ValueError("the column is shorter than its length")
@@ -233,10 +240,10 @@ class ColumnReader:
         kind = pa.from_numpy_dtype(dtype)
         columns = [self.column(at) for at in positions]
         rows = self._batch.num_rows
-        if dtype == bool or not rows or any(column.type != kind or column.offset for column in columns):
+        if dtype.kind == "b" or not rows or any(column.type != kind or column.offset for column in columns):
             return None
         starts = [buffer.address if (buffer := column.buffers()[1]) else 0 for column in columns]
-        steps = {after - before for before, after in zip(starts, starts[1:], strict=False)}
+        steps = {after - before for before, after in itertools.pairwise(starts)}
         step = steps.pop() if len(steps) == 1 else 0
         if step < rows * dtype.itemsize or step % dtype.alignment or starts[0] % dtype.alignment:
             return None

@@ -111,11 +111,14 @@ def encode_polars(frame: Any) -> Parts:
         empty = polars.from_arrow(table.schema.empty_table())
     except (pa.ArrowException, polars.exceptions.PolarsError, polars.exceptions.PanicException) as error:
         raise _refused(frame.schema) from error
-    if empty.schema != frame.schema:
-        raise _refused({name: kind for name, kind in frame.schema.items() if empty.schema[name] != kind})
+    if empty.dtypes != frame.dtypes:
+        pairs = zip(frame.schema.items(), empty.dtypes, strict=True)
+        raise _refused({name: kind for (name, kind), other in pairs if kind != other})
     dtypes = [str(dtype) for dtype in frame.dtypes]
     summary = {"shape": list(frame.shape), "columns": frame.columns, "dtypes": dtypes}
-    return Parts({"rows": frame.height, "extensions": _extensions(table.schema)}, [_member(table)], summary)
+    # polars gives columns without a name another one when it reads them.
+    meta = {"rows": frame.height, "columns": frame.columns, "extensions": _extensions(table.schema)}
+    return Parts(meta, [_member(table)], summary)
 
 
 def _refused(columns: Any) -> UnsupportedTypeError:
@@ -129,7 +132,9 @@ def decode_polars(meta: dict[str, Any], members: Sequence[MemberSource]) -> Any:
     if not members:
         return polars.DataFrame(height=meta["rows"]) if meta["rows"] else polars.DataFrame()
     try:
-        return polars.from_arrow(_table(meta, members), rechunk=False)
+        frame = polars.from_arrow(_table(meta, members), rechunk=False)
+        frame.columns = meta["columns"]
+        return frame
     except (polars.exceptions.PolarsError, polars.exceptions.PanicException) as error:
         raise ValueError(f"polars cannot hold the table ({error})") from error
 

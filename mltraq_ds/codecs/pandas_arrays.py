@@ -27,7 +27,9 @@ NDArray: TypeAlias = np.ndarray[Any, Any]
 Description: TypeAlias = dict[str, Any]
 _I8 = np.dtype("<i8")
 _UNITS = ("s", "ms", "us", "ns")
-_COLUMN_DTYPES = frozenset(map(np.dtype, "? i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8 c8 c16".split()))
+_COLUMN_DTYPES = frozenset(
+    map(np.dtype, ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"])
+)
 
 
 def encode_array(array: Any, writer: ColumnWriter | None, label: object) -> Description:
@@ -68,7 +70,9 @@ def decode_array(description: Description, reader: ColumnReader | None) -> Any:
 
 def positions(description: Description) -> Iterator[int]:
     """Yield the positions of the Arrow columns that a description needs."""
-    if description["kind"] == "interval":
+    if description["kind"] == "index":
+        yield from positions(description["values"])
+    elif description["kind"] == "interval":
         yield from positions(description["left"])
         yield from positions(description["right"])
     elif description["kind"] == "multi":
@@ -86,16 +90,20 @@ def _put(
     return {"at": writer.add(label, writer.fixed(values, kind, nulls))}
 
 
-def _take(description: Description, reader: ColumnReader | None, dtype: np.dtype[Any]) -> NDArray:
+def _take(
+    description: Description,
+    reader: ColumnReader | None,
+    dtype: np.dtype[Any],
+    fits: Callable[[Any], bool] | None = None,
+) -> NDArray:
+    """Return values of a dtype, from a column whose Arrow type fits (by default: the one pyarrow gives the dtype)."""
     if "at" not in description:
         values = description["value"]
         if not isinstance(values, np.ndarray) or values.ndim != 1 or values.dtype != dtype:
             raise ValueError(f"values of dtype {dtype} expected")
         return values
     array = _column(description, reader)
-    if pa.types.is_boolean(array.type) != (dtype == bool) or array.type.bit_width != (
-        1 if dtype == bool else 8 * dtype.itemsize
-    ):
+    if not (array.type == pa.from_numpy_dtype(dtype) if fits is None else fits(array.type)):
         raise ValueError(f"a column of dtype {dtype} expected, found {array.type}")
     assert reader is not None
     return reader.values(array, dtype)
@@ -163,8 +171,10 @@ def _decode_datetime(description: Description, reader: ColumnReader | None) -> A
     unit = description["unit"]
     if unit not in _UNITS:
         raise ValueError(f"unknown time unit {unit!r}")
-    ticks = _take(description, reader, _I8)
-    if description["kind"] == "timedelta":
+    is_timedelta = description["kind"] == "timedelta"
+    shown = pa.types.is_duration if is_timedelta else pa.types.is_timestamp
+    ticks = _take(description, reader, _I8, lambda kind: shown(kind) and kind.unit == unit)
+    if is_timedelta:
         return pd.array(ticks.view(f"m8[{unit}]"), dtype=np.dtype(f"m8[{unit}]"), copy=False)
     zone = decode_zone(description["tz"])
     if zone is None:

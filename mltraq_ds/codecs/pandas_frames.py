@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mltraq_ds.codecs.arrow_bounds import malformed
 from mltraq_ds.codecs.arrow_ipc import ColumnReader, ColumnWriter
 from mltraq_ds.codecs.base import Member, MemberSource, Parts
 from mltraq_ds.codecs.pandas_arrays import decode_array, encode_array, positions
@@ -56,8 +57,8 @@ def decode_frame(meta: dict[str, Any], members: Sequence[MemberSource]) -> Any:
 def read_columns(meta: dict[str, Any], members: Sequence[MemberSource], columns: Sequence[Hashable]) -> Any:
     """Read some columns of a frame, and its index, without reading the others.
 
-    The ranges read are checked for bounds and structure, not against the checksum of the member, which covers all of it.
-    Dictionaries of categorical columns are all read.
+    The ranges read are checked for bounds and structure, not against the checksum of the member, which covers all of
+    it.  Dictionaries of categorical columns are all read.
 
     Parameters
     ----------
@@ -75,20 +76,22 @@ def read_columns(meta: dict[str, Any], members: Sequence[MemberSource], columns:
     ValueError
         If the member cannot be right.
     """
-    labels = decode_index(meta["columns"], None)
+    with malformed():
+        labels = decode_index(meta["columns"], None)
     chosen: list[int] = []
     for column in columns:
         where = [i for i, label in enumerate(labels) if label is column or label == column]
         if not where:
             raise KeyError(column)
         chosen.extend(where)
-    fields = [meta["fields"][i] for i in chosen]
-    needed = {at for description in (*fields, meta["index"]) for at in positions(description)}
-    reader = ColumnReader(_only(members), needed)
-    return _with_extras(_frame(meta, reader, fields, labels.take(chosen)), meta)
+    with malformed():
+        fields = [meta["fields"][i] for i in chosen]
+        needed = {at for description in (*fields, meta["index"]) for at in positions(description)}
+        reader = ColumnReader(_only(members), needed) if needed else None
+        return _with_extras(_frame(meta, reader, fields, labels.take(chosen)), meta)
 
 
-def _frame(meta: dict[str, Any], reader: ColumnReader, fields: list[Any], columns: Any) -> pd.DataFrame:
+def _frame(meta: dict[str, Any], reader: ColumnReader | None, fields: list[Any], columns: Any) -> pd.DataFrame:
     if len(fields) != len(columns):
         raise ValueError(f"{len(columns)} columns have names, {len(fields)} are described")
     index = decode_index(meta["index"], reader)
@@ -108,10 +111,10 @@ def _frame(meta: dict[str, Any], reader: ColumnReader, fields: list[Any], column
     return frame
 
 
-def _block_frame(reader: ColumnReader, fields: list[Any], index: Any) -> pd.DataFrame | None:
+def _block_frame(reader: ColumnReader | None, fields: list[Any], index: Any) -> pd.DataFrame | None:
     """Return columns of one dtype that lie at equal distances as one block, without a copy."""
     dtypes = {field.get("dtype") if field["kind"] == "numpy" and "at" in field else None for field in fields}
-    if len(fields) < 2 or len(dtypes) != 1 or None in dtypes:
+    if reader is None or len(fields) < 2 or len(dtypes) != 1 or None in dtypes:
         return None
     dtype = np.dtype(str(dtypes.pop()))
     block = reader.block([field["at"] for field in fields], dtype) if dtype.kind in "iuf" else None
@@ -186,7 +189,7 @@ def _only(members: Sequence[MemberSource]) -> MemberSource:
 
 
 def _extras(value: Any) -> dict[str, Any]:
-    """What pandas keeps beside the values; left out when it is the default."""
+    """Return what pandas keeps beside the values, as far as it differs from the default."""
     extras: dict[str, Any] = {"attrs": dict(value.attrs)} if value.attrs else {}
     if not value.flags.allows_duplicate_labels:
         extras["allows_duplicate_labels"] = False

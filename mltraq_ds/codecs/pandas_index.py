@@ -1,4 +1,4 @@
-"""Indexes of pandas: ranges, levels with codes, and arrays with a name and perhaps a frequency.  Imported on use only."""
+"""Indexes of pandas: ranges, levels with codes, arrays with a name and perhaps a frequency.  Imported on use only."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def encode_zone(zone: datetime.tzinfo | None) -> dict[str, Any] | None:
         return None
     if type(zone) is datetime.timezone:
         description: dict[str, Any] = {"kind": "offset", "us": zone.utcoffset(None) // _MICROSECOND}
-        if repr(zone) != repr(datetime.timezone(zone.utcoffset(None))) and zone is not datetime.timezone.utc:
+        if repr(zone) != repr(datetime.timezone(zone.utcoffset(None))) and zone is not datetime.UTC:
             description["name"] = zone.tzname(None)
         return description
     if type(zone) is zoneinfo.ZoneInfo and zone.key is not None:
@@ -100,7 +100,9 @@ def encode_offset(offset: Any) -> dict[str, Any]:
             return {"text": offset.freqstr}
     except (ValueError, TypeError):
         pass  # e.g. DateOffset(months=1): its text is its repr
-    description = {"name": type(offset).__name__, "n": offset.n, "normalize": offset.normalize, "kwds": offset.kwds}
+    # The calendar is made again from holidays and weekmask.
+    kwds = {name: value for name, value in offset.kwds.items() if name != "calendar"}
+    description = {"name": type(offset).__name__, "n": offset.n, "normalize": offset.normalize, "kwds": kwds}
     try:
         if _is_same(decode_offset(description), offset):
             return description

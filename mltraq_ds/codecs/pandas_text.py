@@ -55,6 +55,8 @@ def decode_text(description: dict[str, Any], reader: ColumnReader | None) -> Any
 def _dtype(storage: str, missing: str) -> Any:
     if missing == "NA":
         return pd.StringDtype(storage)
+    if missing != "nan":
+        raise ValueError(f"text has no gaps of kind {missing!r}")
     try:
         return pd.StringDtype(storage, na_value=np.nan)
     except TypeError:
