@@ -27,8 +27,9 @@ def damage_of_members(members: Iterable[StoredMember]) -> Iterator[str]:
     for member in members:
         try:
             member.verify("digest")
-            for _ in member.decompressed() if member.compression else ():
-                pass
+            if member.compression:
+                for _ in member.decompressed():
+                    pass
         except DamageError as error:
             yield str(error)
 

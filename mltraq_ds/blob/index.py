@@ -97,7 +97,7 @@ def render_tail(rows: list[Row], end: int, index_offset: int, index_size: int, i
         start = row.offset + row.stored_size
     entries.append(central_entry(INDEX_NAME.encode(), index_size, index_crc32, end))
     directory = b"".join(entries)
-    comment = format_comment(FORMAT, index_offset, index_size, index_crc32)
+    comment = format_comment(index_offset, index_size, index_crc32)
     return directory + end_of_archive(len(entries), index_offset + index_size, len(directory), comment)
 
 

@@ -59,7 +59,7 @@ class StoredMember:
             If they are not those that were written.
         """
         view = self._source.read(self._offset, self.stored_size)
-        self._require(self._checksum([view]))  # at each reading: the source may read anew
+        self._require(_checksum([view], self._verify))  # at each reading: the source may read anew
         if self.compression is None:
             return view
         content = bytearray()
@@ -119,15 +119,12 @@ class StoredMember:
         CorruptBlobError
             If CRC-32 (``"crc"``) or SHA-256 (``"digest"``) differ.
         """
-        self._require(_checksum(self._raw(), by), by)
+        self._require(_checksum(self._raw(), by))
         self._is_verified = True
 
-    def decompressed(self) -> Iterator[bytes | memoryview]:
-        """Yield the content in pieces, not verified; errors as of `read`."""
-        return self._raw() if self.compression is None else self._decompressed(self._raw())
-
-    def _checksum(self, views: Iterable[memoryview]) -> int | bytes | None:
-        return _checksum(views, self._verify)
+    def decompressed(self) -> Iterator[bytes]:
+        """Yield the content of a compressed member in pieces; the stored bytes are not verified; errors as of `read`."""
+        return self._decompressed(self._raw())
 
     def _raw(self) -> Iterator[memoryview]:
         for start in range(0, self.stored_size, _CHUNK):
@@ -137,11 +134,11 @@ class StoredMember:
         from mltraq_ds.blob.compression import decompressed
 
         try:
-            yield from decompressed(views, self.size, self.stored_size)
+            yield from decompressed(views, self.size)
         except ValueError as error:
             raise self._corrupt(f"it cannot be decompressed: {error}") from error
 
-    def _require(self, checksum: int | bytes | None, by: str = "") -> None:
+    def _require(self, checksum: int | bytes | None) -> None:
         if checksum is None or checksum in (self.crc32, self.sha256):
             return
         raise self._corrupt(f"its {'CRC-32' if isinstance(checksum, int) else 'SHA-256'} differs")

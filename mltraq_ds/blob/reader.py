@@ -11,7 +11,7 @@ from mltraq_ds.blob.hashing import crc_of
 from mltraq_ds.blob.index import corrupt
 from mltraq_ds.blob.member import StoredMember, Verify
 from mltraq_ds.blob.parsing import UNPACK_ERRORS, Index, check_format, parse_entry, parse_index
-from mltraq_ds.blob.zipformat import END_SIZE, parse_end
+from mltraq_ds.blob.zipformat import END_SIZE, VERSION, parse_end
 from mltraq_ds.errors import CorruptBlobError, CorruptRecordError, InvalidNameError, UsageError
 from mltraq_ds.reference import Reference
 from mltraq_ds.storage.base import Source
@@ -64,11 +64,7 @@ def _find_index(source: Source) -> tuple[int, memoryview, int]:
     found = parse_end(bytes(tail[-END_SIZE:]))
     if found is None:
         raise CorruptBlobError(corrupt(source.key, _what_else(source, tail)))
-    version, offset, size, crc32 = found
-    try:
-        check_format(version, source.key)
-    except ValueError as error:
-        raise CorruptBlobError(corrupt(source.key, str(error))) from error
+    offset, size, crc32 = found
     if offset + size > source.size - END_SIZE:
         raise CorruptBlobError(corrupt(source.key, f"its index would end at {offset + size} of {source.size} bytes"))
     if offset >= start:
@@ -79,7 +75,11 @@ def _find_index(source: Source) -> tuple[int, memoryview, int]:
 def _what_else(source: Source, tail: memoryview) -> str:
     if source.size == 0:
         return "it is empty"
-    if b"PK\x05\x06" in bytes(tail):
+    end = bytes(tail)
+    version = VERSION.search(end, max(0, len(end) - END_SIZE))
+    if version and int(version[1]):
+        check_format(int(version[1]), source.key)
+    if b"PK\x05\x06" in end:
         return "it is a ZIP archive, but its comment does not say where the index of a blob is"
     return f"its end is missing; it has {source.size} bytes and was cut short, or never was a blob"
 

@@ -85,7 +85,7 @@ class Packed:
     """One blob, not yet written.
 
     Iterating yields its buffers from the start each time, flat and in order: copies of small ones put together, views
-    of the value for large ones.  A second thread hashes meanwhile; it ends with the iteration, however that ends.
+    of the value for large ones.  Other threads hash meanwhile; they end with the iteration, however that ends.
 
     Attributes
     ----------
@@ -166,13 +166,13 @@ class Packed:
         head = pack_head(self.kind, rows, make_packer())
         index = [memoryview(head), memoryview(self._entries)]
         crc32 = crc_of(index)
+        sha256 = hashlib.sha256(head)
+        sha256.update(self._entries)
+        self._rows = rows
+        self._digest = f"sha256:{sha256.hexdigest()}"
         yield local_header(INDEX_NAME.encode(), self._index_size, crc32, self._plan.end)
         yield from index
         yield self._tail(rows, crc32)
-        self._rows = rows
-        sha256 = hashlib.sha256(head)
-        sha256.update(self._entries)
-        self._digest = f"sha256:{sha256.hexdigest()}"
 
     def _tail(self, rows: list[Row], index_crc32: int) -> bytes:
         """Return what follows the index."""

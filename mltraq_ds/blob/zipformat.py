@@ -39,7 +39,9 @@ _END64 = struct.Struct("<IQHHIIQQQQ")
 _LOCATOR64 = struct.Struct("<IIQI")
 _END = struct.Struct("<IHHHHIIH")
 
-_COMMENT = re.compile(rb"mltraq_ds/(\d+) index=(\d{20}) size=(\d{20}) crc=([0-9a-f]{8})")
+#: What a comment of any format begins with.
+VERSION = re.compile(rb"mltraq_ds/(\d{1,9}) ")
+_COMMENT = re.compile(rb"mltraq_ds/1 index=(\d{20}) size=(\d{20}) crc=([0-9a-f]{8})")
 COMMENT_SIZE = len("mltraq_ds/1 index= size= crc=") + 20 + 20 + 8
 #: Size of the end record with its comment (bytes).
 END_SIZE = _END.size + COMMENT_SIZE
@@ -110,14 +112,14 @@ def end_of_archive(count: int, directory_offset: int, directory_size: int, comme
     return wide + end + comment
 
 
-def format_comment(version: int, index_offset: int, index_size: int, index_crc32: int) -> bytes:
+def format_comment(index_offset: int, index_size: int, index_crc32: int) -> bytes:
     """Return the archive comment: the last bytes of a blob, through which one read finds the index."""
-    return b"mltraq_ds/%d index=%020d size=%020d crc=%08x" % (version, index_offset, index_size, index_crc32)
+    return b"mltraq_ds/1 index=%020d size=%020d crc=%08x" % (index_offset, index_size, index_crc32)
 
 
-def parse_end(tail: bytes) -> tuple[int, int, int, int] | None:
-    """Return version, and offset, size and CRC-32 of the index, from the last `END_SIZE` bytes; None if not ours."""
+def parse_end(tail: bytes) -> tuple[int, int, int] | None:
+    """Return offset, size and CRC-32 of the index from the last `END_SIZE` bytes; None if it is not format 1."""
     found = _COMMENT.fullmatch(tail, _END.size)
     if not found or tail[:4] != b"PK\x05\x06":
         return None
-    return int(found[1]), int(found[2]), int(found[3]), int(found[4], 16)
+    return int(found[1]), int(found[2]), int(found[3], 16)
