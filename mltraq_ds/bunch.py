@@ -12,6 +12,11 @@ from mltraq_ds.errors import UnsupportedTypeError
 __all__ = ["Bunch"]
 
 
+def _is_reserved(name: str) -> bool:
+    """Tell whether Python reserves the name: pickle, copy and notebooks probe objects for such attributes."""
+    return len(name) > 4 and name.startswith("__") and name.endswith("__")
+
+
 class Bunch(dict[str, Any]):
     """A dictionary with str keys whose values are attributes too.
 
@@ -52,7 +57,7 @@ class Bunch(dict[str, Any]):
     def _check_attribute(self, name: str) -> None:
         """Raise if `name` cannot be an attribute: reading it would give something else."""
         own, variable = type(self).__name__, type(self).__name__.lower()
-        if name.startswith("__") and name.endswith("__"):
+        if _is_reserved(name):
             raise AttributeError(
                 f"{name!r} cannot be an attribute of a {own} because Python reserves such names. "
                 f'Use {variable}["{name}"].'
@@ -68,10 +73,9 @@ class Bunch(dict[str, Any]):
         hint = f" Did you mean {near[0]!r}?" if near else ""
         return AttributeError(f"This {type(self).__name__} has no attribute or key {name!r}.{hint}")
 
-    # Only called for names that are not found otherwise. Dunder names are never items: pickle, copy and notebooks probe
-    # for them.
+    # Only called for names that are not found otherwise.
     def __getattr__(self, name: str) -> Any:
-        if name in self and not (name.startswith("__") and name.endswith("__")):
+        if name in self and not _is_reserved(name):
             return self[name]
         raise self._missing(name)
 
