@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 from mltraq_ds.orm import names, queries, statements
 from mltraq_ds.orm.database import Database
 from mltraq_ds.orm.rebuild import Entry, Rebuilt, rebuild
-from mltraq_ds.orm.rows import BlobRow, ExperimentRow, IndexedExperiment, NameClaim, RunRow, validate_rows
+from mltraq_ds.orm.rows import BlobRow, EndedVersion, ExperimentRow, IndexedExperiment, NameClaim, RunRow, validate_rows
 
 __all__ = ["Index"]
 
@@ -102,7 +102,7 @@ class Index:
         blobs: Iterable[BlobRow] = (),
         *,
         intent: str | None = None,
-        replaces: Iterable[str] = (),
+        replaces: Iterable[str | EndedVersion] = (),
     ) -> bool:
         """Set an experiment to a generation if its row is older, in one transaction; end the claim of `intent`.
 
@@ -114,8 +114,9 @@ class Index:
             All runs, in order, and all blobs; they take the place of those of an earlier version.
         intent : str, optional
             The claim that this write fulfils.  It ends whether or not the row was older.
-        replaces : iterable of str
-            Ids of experiments that count as deleted from now on, whatever their generation.
+        replaces : iterable of str or EndedVersion
+            Experiments that count as deleted from now on: an id means whatever their generation, a version means that
+            one and those before it.
 
         Returns
         -------
@@ -136,7 +137,7 @@ class Index:
                 runs=list(runs),
                 blobs=list(blobs),
                 intent=intent,
-                replaces=list(replaces),
+                replaces=dict(_pinned(replaced) for replaced in replaces),
             )
         )
 
@@ -229,3 +230,7 @@ class Index:
         """Return id and generation of every experiment of this store."""
         with self.database.read() as connection:
             return queries.generations(connection, self.store_id)
+
+
+def _pinned(replaced: str | EndedVersion) -> tuple[str, int]:
+    return (replaced, statements.BEYOND_ALL) if isinstance(replaced, str) else (replaced.id_experiment, replaced.number)

@@ -8,11 +8,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from mltraq_ds.errors import UsageError
 
-__all__ = ["BlobRow", "ExperimentRow", "IndexedExperiment", "NameClaim", "RunRow", "name_key", "validate_rows"]
+__all__ = [
+    "BlobRow",
+    "EndedVersion",
+    "ExperimentRow",
+    "IndexedExperiment",
+    "NameClaim",
+    "RunRow",
+    "name_key",
+    "validate_rows",
+]
 
 MAX_ID_CHARACTERS = 500
 _MAX_NAME_KEY_BYTES = 200
@@ -70,6 +79,18 @@ class BlobRow:
     key: str
     size: int
     digest: str
+
+
+class EndedVersion(Protocol):
+    """The last version of an experiment that counts as deleted: a later one is not meant."""
+
+    @property
+    def id_experiment(self) -> str:
+        """Its id."""
+
+    @property
+    def number(self) -> int:
+        """The generation that was seen."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from mltraq_ds.errors import FormatError
 from mltraq_ds.orm import tables
+from mltraq_ds.orm.ddl import SQLITE
 from mltraq_ds.orm.failures import is_missing_table
 
 __all__ = ["SCHEMA_VERSION", "ensure_schema"]
@@ -60,7 +59,8 @@ def _create(connection: Connection) -> int:
     if connection.dialect.name == "postgresql":
         # "IF NOT EXISTS" alone races in PostgreSQL: both see nothing, the second fails on a unique system index.
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK_NUMBER})")
-    for statement in _render(connection.engine.url.drivername):
+    is_sqlite = connection.dialect.name == "sqlite"
+    for statement in SQLITE if is_sqlite else _render(connection.engine.url.drivername):
         connection.exec_driver_sql(statement)
     version: int | None = connection.exec_driver_sql(_READ).scalar()
     if version is None:
@@ -69,12 +69,11 @@ def _create(connection: Connection) -> int:
     return version
 
 
-@lru_cache
-def _render(kind: str) -> tuple[str, ...]:
+def _render(kind: str) -> list[str]:
     dialect = URL.create(kind).get_dialect()()
     statements: list[str] = []
     for table in tables.metadata.sorted_tables:
         statements.append(str(CreateTable(table, if_not_exists=True).compile(dialect=dialect)))
         indexes = sorted(table.indexes, key=lambda index: str(index.name))
         statements.extend(str(CreateIndex(index, if_not_exists=True).compile(dialect=dialect)) for index in indexes)
-    return tuple(statements)
+    return statements

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
@@ -16,7 +16,7 @@ from mltraq_ds.orm.tables import CURRENT, DELETED, blobs, experiments, runs, sto
 
 __all__ = ["BEYOND_ALL", "bury", "ensure_store", "experiment_values", "forget_deleted", "insert_parts", "write"]
 
-#: Generation of a replaced experiment: no later version of it counts.
+#: No generation comes after this one.
 BEYOND_ALL = 2**62
 _CHUNK = 5000
 
@@ -100,7 +100,7 @@ def write(
     runs: Sequence[RunRow],
     blobs: Sequence[BlobRow],
     intent: str | None,
-    replaces: Sequence[str],
+    replaces: Mapping[str, int],
 ) -> bool:
     """Set an experiment to a generation if its row is older; see `mltraq_ds.orm.index.Index.write`."""
     id_experiment = experiment.id_experiment
@@ -125,8 +125,8 @@ def write(
         if row.name_key != values["name_key"]:
             names.free(connection, store_id, id_experiment)
     insert_parts(connection, store_id, [(id_experiment, runs, blobs)])
-    for replaced in replaces:
-        bury(connection, store_id, replaced, BEYOND_ALL)
+    for id_replaced, number in replaces.items():
+        bury(connection, store_id, id_replaced, number)
     if replaces:
         met = names.find(connection, experiment.name, lock=True)
     names.give(connection, met, experiment.name, store_id, id_experiment, holds=holds)

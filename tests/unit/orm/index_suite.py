@@ -7,6 +7,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 import pytest
 import sqlalchemy as sa
@@ -322,6 +323,20 @@ class IndexSuite:
         assert not index.write(an_experiment(generation=99))
         assert list(index.blob_references()) == []
         assert self.look(index, "SELECT id_experiment FROM mltraq_runs") == [("e2",)]
+
+    @pytest.mark.parametrize("seen", [1, 2, 3])
+    def test_replacing_the_version_seen(self, index, seen):
+        """A replaced experiment ends with the version that was seen; one persisted since then stays."""
+
+        class Seen(NamedTuple):
+            id_experiment: str
+            number: int
+
+        self.persist(index, an_experiment(generation=2))
+        assert index.write(an_experiment("e2"), replaces=[Seen("e1", seen)])
+        assert index.all_generations() == ({"e1": 2, "e2": 1} if seen == 1 else {"e2": 1})
+        assert index.owner("digits").id_experiment == ("e1" if seen == 1 else "e2")
+        assert index.write(an_experiment("e1", "again", generation=seen + 1)) == (seen > 1)
 
     def test_writing_without_a_claim(self, index):
         """A roll-forward needs no claim: a free name is taken, a taken one stays and becomes ambiguous."""

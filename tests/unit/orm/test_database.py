@@ -5,6 +5,7 @@ import copy
 import gc
 import os
 import pickle
+import re
 import sqlite3
 import sys
 import threading
@@ -17,7 +18,7 @@ import pytest
 import sqlalchemy as sa
 
 from mltraq_ds.errors import DatabaseUnavailableError, FormatError, MissingExtraError, UsageError
-from mltraq_ds.orm import engines, models, schema, tables
+from mltraq_ds.orm import ddl, engines, models, schema, tables
 from mltraq_ds.orm.database import Database
 from mltraq_ds.orm.index import Index
 from tests.unit.orm.index_suite import an_experiment, never_asked, race_of_processes, some_blobs, some_runs
@@ -134,6 +135,15 @@ def test_the_tables_are_made_once(path, database, monkeypatch):
     second = Database(f"sqlite:///{path}")
     second.ping()
     second.close()
+
+
+def test_statements_kept_are_those_rendered():
+    """The statements for SQLite, which are kept as text, are those of the tables."""
+
+    def plain(statements):
+        return [re.sub(r"\s+", "", statement) for statement in statements]
+
+    assert plain(ddl.SQLITE) == plain(schema._render("sqlite"))
 
 
 def test_tables_of_others_stay(path):
