@@ -12,8 +12,6 @@ from mltraq_ds.reference import Reference
 
 __all__ = ["StoredEntry"]
 
-_SUMMARY_DEPTH = 4
-
 
 class StoredEntry:
     """One key of a blob on disk.
@@ -54,7 +52,7 @@ class StoredEntry:
             If it is not a summary.
         """
         try:
-            summary = unpack_bounded(self._summary, _SUMMARY_DEPTH)
+            summary = unpack_bounded(self._summary)
             if type(summary) is not dict:
                 raise ValueError("it is not a map")
         except UNPACK_ERRORS as error:

@@ -123,7 +123,7 @@ class StoredMember:
         self._is_verified = True
 
     def decompressed(self) -> Iterator[bytes]:
-        """Yield the content of a compressed member in pieces; the stored bytes are not verified; errors as of `read`."""
+        """Yield the content of a compressed member; the stored bytes are not verified; errors as of `read`."""
         return self._decompressed(self._raw())
 
     def _raw(self) -> Iterator[memoryview]:

@@ -1,8 +1,4 @@
-"""Reading an index.  Whatever is parsed here is untrusted.
-
-`msgpack` allocates what the header of an array claims, at every level.  So the outer part has no arrays, long arrays
-are read element by element, and everything below is parsed with a limit that makes a lie cheap.
-"""
+"""Reading an index.  Whatever is parsed here is untrusted."""
 
 from __future__ import annotations
 
@@ -22,8 +18,7 @@ __all__ = ["UNPACK_ERRORS", "Index", "check_format", "parse_entry", "parse_index
 #: What unpacking raises on bytes that are not what they should be.
 UNPACK_ERRORS = (ValueError, msgpack.UnpackException, RecursionError, MemoryError, OverflowError)
 
-_SHORT_ARRAY = 15
-_SMALL = 1024  # beyond, nested lies about lengths would cost more than a few MiB
+_SMALL = 1024  # below (bytes), lies about lengths cost less than a few MiB
 _KEYS = {"format", "kind", "members", "fragments"}
 _ROW_TYPES = ([str, int, int, int, bytes, type(None), int], [str, int, int, int, bytes, str, int])
 _PLAIN_NAME = re.compile(r"(?:[A-Za-z0-9_=~][A-Za-z0-9_=~-]*(?:[./][A-Za-z0-9_=~-]+)*)")
@@ -106,15 +101,15 @@ def _require_fragments(fragments: object, kind: str) -> None:
 def _parse_rows(packed: object, blob: str) -> list[Row]:
     if type(packed) is not bytes:
         raise ValueError("its members are not packed")
-    unpacker = _unpacker(packed)
+    members = unpack_bounded(packed)
+    if type(members) is not list:
+        raise ValueError("its members are not a list")
     rows = []
     end = 0
-    for _ in range(unpacker.read_array_header()):
-        row = _require_row(unpacker.unpack(), end, blob)
+    for parts in members:
+        row = _require_row(parts, end, blob)
         end = row.offset + row.stored_size
         rows.append(row)
-    if unpacker.tell() != len(packed):
-        raise ValueError("there is something behind its members")
     if len({row.name for row in rows} | {INDEX_NAME}) <= len(rows):
         raise ValueError("two members have one name")
     return rows
@@ -154,7 +149,7 @@ def parse_entry(packed: bytes) -> tuple[bytes, list[int], list[Any], bytes]:
     ValueError
         Or another of `UNPACK_ERRORS`, if it is not an entry.
     """
-    entry = unpack_bounded(packed, depth=2)
+    entry = unpack_bounded(packed)
     if type(entry) is not list or [type(part) for part in entry] != [bytes, list, list, bytes]:
         raise ValueError("it is not [tree, members, references, summary]")
     tree, positions, references, summary = entry
@@ -163,40 +158,14 @@ def parse_entry(packed: bytes) -> tuple[bytes, list[int], list[Any], bytes]:
     return tree, positions, references, summary
 
 
-def unpack_bounded(packed: bytes, depth: int) -> Any:
+def unpack_bounded(packed: bytes) -> Any:
     """Unpack untrusted bytes in memory that is a small multiple of their size.
 
-    `msgpack` makes a list as long as a header claims, at every level.  For small bytes that is harmless.  For others
-    containers of the upper `depth` levels are read one element at a time, and arrays below have at most 15 elements.
+    `msgpack` makes a list as long as a header claims, at every level, before it sees that the bytes end.  Skipping over
+    them first allocates nothing, and finds every lie.
     """
-    if len(packed) <= _SMALL:
-        return msgpack.unpackb(packed, max_ext_len=0, unicode_errors="surrogatepass")
-    unpacker = _unpacker(packed)
-
-    def read(levels: int) -> Any:
-        position = unpacker.tell()
-        first = packed[position] if position < len(packed) else 0
-        if levels and (first & 0xF0 == 0x90 or first in (0xDC, 0xDD)):
-            return [read(levels - 1) for _ in range(unpacker.read_array_header())]
-        if levels and (first & 0xF0 == 0x80 or first in (0xDE, 0xDF)):
-            return {unpacker.unpack(): read(levels - 1) for _ in range(unpacker.read_map_header())}
-        return unpacker.unpack()
-
-    value = read(depth)
-    if unpacker.tell() != len(packed):
-        raise ValueError("there is something behind its end")
-    return value
-
-
-def _unpacker(packed: bytes) -> Any:
-    unpacker = msgpack.Unpacker(
-        max_buffer_size=len(packed),
-        max_array_len=_SHORT_ARRAY,
-        max_map_len=len(packed),
-        max_str_len=len(packed),
-        max_bin_len=len(packed),
-        max_ext_len=0,
-        unicode_errors="surrogatepass",
-    )
-    unpacker.feed(packed)
-    return unpacker
+    if len(packed) > _SMALL:
+        unpacker = msgpack.Unpacker(max_buffer_size=len(packed))
+        unpacker.feed(packed)
+        unpacker.skip()
+    return msgpack.unpackb(packed, max_ext_len=0, unicode_errors="surrogatepass")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 
-from mltraq_ds.blob.compression import Spool, compressed
 from mltraq_ds.blob.entry import StoredEntry
 from mltraq_ds.blob.hashing import crc_of, flat, sha_of
 from mltraq_ds.blob.index import INDEX_NAME, is_bomb, make_packer, pack_entry
@@ -19,6 +18,9 @@ from mltraq_ds.errors import UsageError, ValueChangedError
 from mltraq_ds.ids import escape_member
 from mltraq_ds.reference import Reference
 from mltraq_ds.storage.base import Buffer
+
+if TYPE_CHECKING:
+    from mltraq_ds.blob.compression import Spool
 
 __all__ = ["Part", "Plan"]
 
@@ -116,6 +118,8 @@ class Plan:
 
     def _add_compressed(self, member: Member, name: str) -> bool:
         """Compress a member into the spool; False, and nothing added, if it does not become smaller."""
+        from mltraq_ds.blob.compression import Spool, compressed  # zstd and tempfile, rarely needed
+
         spool = self.spool = self.spool or Spool()
         crc32 = size = 0
 

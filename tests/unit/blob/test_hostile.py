@@ -174,10 +174,10 @@ def test_swapped_members_are_found(make):
         (_index(fragments={"": b""}), "not a map"),
         (_index(entries={b"k": b""}), "not a map"),
         (_index(entries={"k": "text"}), "not packed"),
-        (_index(b"\x01"), "cannot be read"),
+        (_index(b"\x01"), "not a list"),
         (_index(b""), "cannot be read"),
         (_index(b"\xdd\xff\xff\xff\xff"), "cannot be read"),
-        (_index(msgpack.packb([]) + b"\x01"), "behind its members"),
+        (_index(msgpack.packb([]) + b"\x01"), "cannot be read"),
         (_index([[]]), "not a member"),
         (_index(["a"]), "not a member"),
         (_index([_member(name=5)]), "not a member"),
@@ -236,7 +236,7 @@ def test_names_that_leave_the_folder_are_refused(make, name):
         (_entry(tree="text"), "is not"),
         (_entry(summary={}), "is not"),
         (_entry() + b"\x01", "cannot be read"),
-        (_entry(tree=bytes(2000)) + b"\x01", "behind its end"),
+        (_entry(tree=bytes(2000)) + b"\x01", "cannot be read"),
         (_entry(tree=bytes(2000))[:-1], "cannot be read"),
         (_entry(positions=[1]), "beyond the 1 there are"),
         (_entry(positions=[-1]), "beyond the 1 there are"),
@@ -422,7 +422,7 @@ from mltraq_ds.blob.parsing import UNPACK_ERRORS, parse_entry, unpack_bounded
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 2**29,) * 2)
 for lie in (b"\\xdc\\xff\\xff", b"\\xdd\\x00\\xff\\xff\\xff", b"\\xdf\\xff\\xff\\xff\\xff"):
-    for parse in (parse_entry, lambda packed: unpack_bounded(packed, 4)):
+    for parse in (parse_entry, unpack_bounded):
         try:
             parse(lie * 100_000)
         except MemoryError:
