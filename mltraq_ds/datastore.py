@@ -195,13 +195,12 @@ class DataStore(LazyBunch):
 
     def is_untouched(self) -> bool:
         """Tell whether no key was read, set or removed since it was loaded."""
-        origin = self._origin
-        if origin is None or list(self) != list(origin.names):
-            return False
-        return all(
-            isinstance(kept, Unread) and kept.origin is origin and kept.name == name
-            for name, kept in self._peek_items()
-        )
+        return self._origin is not None and list(self) == list(self._origin.names) and all(map(self.is_unread, self))
+
+    def is_unread(self, key: str) -> bool:
+        """Tell whether the value of a key is still in the blob that this was loaded from, under the same key."""
+        kept = self._peek(key)
+        return isinstance(kept, Unread) and kept.origin is self._origin and kept.name == key
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Return type, shape or length, dtype, size (bytes) and codec of every value; nothing is read but the index."""

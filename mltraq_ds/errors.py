@@ -27,6 +27,7 @@
     ├── StorageError (OSError)                the storage or database does not answer or refuses
     │   ├── KeyExistsError (FileExistsError)
     │   ├── KeyMissingError (FileNotFoundError)
+    │   ├── UnknownOutcomeError               the commit may or may not have happened: nothing was undone
     │   └── DatabaseUnavailableError
     └── RunError                              a step of a run raised
 
@@ -71,6 +72,7 @@ __all__ = [
     "StorageError",
     "TooDeepError",
     "UnknownOptionError",
+    "UnknownOutcomeError",
     "UnknownStoreError",
     "UnsupportedTypeError",
     "UsageError",
@@ -183,6 +185,10 @@ class KeyExistsError(StorageError, FileExistsError):
 
 class KeyMissingError(StorageError, FileNotFoundError):
     """No such key in this storage."""
+
+
+class UnknownOutcomeError(StorageError):
+    """The answer to a commit was lost.  It may have happened, so nothing was undone; the next session finds out."""
 
 
 class DatabaseUnavailableError(StorageError):

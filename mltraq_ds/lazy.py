@@ -187,7 +187,8 @@ class LazyBunch(Bunch):
                 parts.append(f"{key!r}: <{summary_text(kept.summary())}, not read yet>")
             else:
                 parts.append(f"{key!r}: {kept!r}")
-        return f"{type(self).__name__}({{{', '.join(parts)}}})"
+        name = "Bunch" if type(self) is LazyBunch else type(self).__name__  # being lazy is not the reader's concern
+        return f"{name}({{{', '.join(parts)}}})"
 
 
 def _rebuild(kind: type[_Self], items: list[tuple[str, Any]], origin: Any) -> _Self:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from mltraq_ds import blob as blobs
 from mltraq_ds import codecs
@@ -43,7 +43,7 @@ class Objects:
         self,
         storage: Storage,
         *,
-        verify: str = "crc",
+        verify: Literal["crc", "none", "digest"] = "crc",
         compression: str = "uncompressed",
         allow_pickle: bool = False,
         explain_missing: Callable[[Reference], MltraqDSError | None] | None = None,

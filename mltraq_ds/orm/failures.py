@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-__all__ = ["explain", "is_missing_table", "is_race"]
+__all__ = ["INDEX_ERRORS", "explain", "is_missing_table", "is_race"]
+
+#: What may go wrong with the index after a commit, which it must not turn into a failure.
+INDEX_ERRORS = (sa.exc.SQLAlchemyError, OSError)
 
 # Extended names (SQLITE_READONLY_DIRECTORY) start with those of the table.
 _SQLITE = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -106,6 +106,7 @@ class Storage(ABC):
         replace: bool = False,
         parents: bool = False,
         flush: bool = True,
+        before_publish: Callable[[], None] | None = None,
     ) -> None:
         """Write one key whole: afterwards it holds all bytes, or what it held before.
 
@@ -124,6 +125,9 @@ class Storage(ABC):
         parents : bool
             Make missing folders.  Otherwise a missing folder is an error: a late writer must not revive a deleted
             experiment.  Object stores have no folders and ignore this.
+        before_publish : callable, optional
+            Called when all is written but the name, as late as the storage can; what it raises stops the write.  If
+            the folder is renamed or removed after the call began, nothing appears in one made anew under its name.
         flush : bool
             Make the *name* durable too.  With False, `flush` must be called before the key is relied on: one folder
             fsync serves many keys.

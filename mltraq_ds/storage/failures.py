@@ -64,8 +64,9 @@ def failure_of(verb: str, key: str, url: str, error: Exception, said: str = "") 
 
 
 def _remedy_of(number: int | None, error: Exception) -> str:
-    if number is None and isinstance(error, PermissionError):
-        number = errno.EACCES  # object stores answer "403" without a number of the system
+    if number is None and isinstance(error, PermissionError | IsADirectoryError):
+        # Object stores answer "403" without a number of the system.
+        number = errno.EACCES if isinstance(error, PermissionError) else errno.EISDIR
     return _REMEDIES.get(number or 0, _OTHERWISE)
 
 

@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Literal, TypeAlias
 
@@ -94,6 +94,7 @@ class LocalStorage(Storage):
         replace: bool = False,
         parents: bool = False,
         flush: bool = True,
+        before_publish: Callable[[], None] | None = None,
     ) -> None:
         # docstring inherited
         path = self._root.join(check_new_key(key))
@@ -106,6 +107,7 @@ class LocalStorage(Storage):
             replace=replace,
             is_durable=self._durability == "full",
             make_folder=self._root.make if parents else None,
+            before_publish=before_publish,
             is_preallocatable=lambda device: self._type_of(device, path) in PREALLOCATABLE,
         )
         if flush:

@@ -6,7 +6,7 @@ import builtins
 import errno
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from mltraq_ds.errors import CorruptBlobError, KeyExistsError, KeyMissingError, StorageError, UsageError
@@ -93,11 +93,14 @@ class RemoteStorage(Storage):
         replace: bool = False,
         parents: bool = False,
         flush: bool = True,
+        before_publish: Callable[[], None] | None = None,
     ) -> None:
         # docstring inherited
         check_new_key(key)
         if not replace and self._creates is None and self._access.scheme in CREATORS:
             self._creates = self._probe(parents=parents)
+        if before_publish is not None:
+            before_publish()
         self._put(key, buffers, size, replace=replace, parents=parents)
 
     def open(self, key: str, *, size: int | None = None) -> Source:

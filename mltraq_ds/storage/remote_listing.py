@@ -6,6 +6,9 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from fsspec.asyn import AsyncFileSystem
+from fsspec.spec import AbstractFileSystem
+
 from mltraq_ds.storage.base import Stat
 
 __all__ = ["folders_in", "stat_of", "walk"]
@@ -17,7 +20,7 @@ def walk(filesystem: Any, path: str, prefix: str, now: float) -> Iterator[Stat]:
     """Yield every key below a folder, unfinished ones too; `prefix` is the key of the folder."""
     filesystem.invalidate_cache()
     try:
-        found: Mapping[str, Mapping[str, Any]] = filesystem.find(path, detail=True)
+        found = filesystem.find(path, detail=True) if _finds_by_itself(filesystem) else _find(filesystem, path)
     except FileNotFoundError:
         found = {}
     start = f"{path}/"
@@ -27,6 +30,32 @@ def walk(filesystem: Any, path: str, prefix: str, now: float) -> Iterator[Stat]:
         for name, details in found.items()
         if name.startswith(start) and details["type"] != "directory"
     )
+
+
+def _finds_by_itself(filesystem: Any) -> bool:
+    # Only what an implementation brings itself, one flat listing of an object store.  The `find` that it inherits
+    # leaves out every folder that cannot be read, and says nothing.
+    if isinstance(filesystem, AsyncFileSystem):
+        return type(filesystem)._find is not AsyncFileSystem._find
+    return type(filesystem).find is not AbstractFileSystem.find
+
+
+def _find(filesystem: Any, path: str) -> Mapping[str, Mapping[str, Any]]:
+    found = {}
+    folders = [path]
+    while folders:
+        folder = folders.pop()
+        try:
+            entries = filesystem.ls(folder, detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # removed since its name was read
+        for details in entries:
+            name = details["name"].rstrip("/")
+            if details["type"] != "directory" or details.get("islink"):
+                found[name] = details
+            elif name != folder:
+                folders.append(name)
+    return found
 
 
 def folders_in(filesystem: Any, path: str) -> list[str]:

@@ -48,6 +48,7 @@ class _Stream(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed's Buffer needs Python 3.12
         size = max(0, min(len(buffer), self._size - self._position))
-        buffer[:size] = self._read(self._position, size)
-        self._position += size
+        if size:  # a position may lie behind the end, and nothing is there
+            buffer[:size] = self._read(self._position, size)
+            self._position += size
         return size

@@ -129,12 +129,14 @@ def write_file(
     replace: bool,
     is_durable: bool,
     make_folder: Callable[[str], None] | None,
+    before_publish: Callable[[], None] | None,
     is_preallocatable: Callable[[int], bool],
 ) -> None:
     """Write a temporary file beside `path`, flush it if `is_durable`, and give it its name.
 
     Whatever is raised, also ``KeyboardInterrupt``, the temporary file is gone.  Killed, it stays: sweep removes it.
-    `make_folder` makes a missing folder; `is_preallocatable` is asked about the device of a large file.
+    `make_folder` makes a missing folder, `before_publish` may stop the write at the last moment, `is_preallocatable`
+    is asked about the device of a large file.
     """
     temporary = os.path.join(os.path.dirname(path), f"{TEMPORARY}{uuid.uuid4().hex}")
     fd = -1
@@ -149,14 +151,20 @@ def write_file(
         with failing:
             if is_durable:
                 sync_file(fd)
-            fd = _close(fd)
+            closing, fd = fd, -1  # closed twice it could be another thread's file
+            os.close(closing)
+        if before_publish is not None:
+            before_publish()
+        with failing:
             if replace:
                 os.replace(temporary, path)
             else:
                 publish(temporary, path)
     except BaseException:
-        _close(fd)
         with suppress(OSError):  # another error is on its way
+            if fd >= 0:
+                os.close(fd)
+        with suppress(OSError):
             os.unlink(temporary)
         raise
 
@@ -169,12 +177,6 @@ def _create(path: str, mode: int, make_folder: Callable[[str], None] | None) -> 
             raise
     make_folder(os.path.dirname(path))
     return os.open(path, _NEW, mode)
-
-
-def _close(fd: int) -> int:
-    if fd >= 0:
-        os.close(fd)
-    return -1
 
 
 def publish(temporary: str, path: str) -> None:

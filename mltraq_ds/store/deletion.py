@@ -5,10 +5,9 @@ from __future__ import annotations
 import uuid
 import warnings
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from mltraq_ds.errors import ExperimentNotFoundError, IndexBehindWarning, LeftoversWarning
 from mltraq_ds.objects import Objects
+from mltraq_ds.orm.failures import INDEX_ERRORS
 from mltraq_ds.orm.index import Index
 from mltraq_ds.store import generations, intents, layout
 from mltraq_ds.store.generations import Generation
@@ -65,6 +64,8 @@ def delete(objects: Objects, index: Index | None, id_experiment: str) -> Generat
         if ended.number != intent.number:
             keeper.update(number=ended.number)  # somebody persisted in between; recovery must find the end
         finished = _follow_up(objects, index, ended)
+        if not finished:
+            keeper.update(process=intents.DONE)
     if finished:
         intents.remove_intent(storage, intent)
     return ended
@@ -75,7 +76,7 @@ def _follow_up(objects: Objects, index: Index | None, ended: Generation) -> bool
     try:
         if index is not None:
             index.remove(ended.id_experiment, ended.number)
-    except (SQLAlchemyError, OSError) as error:
+    except INDEX_ERRORS as error:
         warnings.warn(
             f"Experiment {ended.name!r} is deleted, but the database could not be told: {error} The next session "
             "catches "
@@ -85,7 +86,7 @@ def _follow_up(objects: Objects, index: Index | None, ended: Generation) -> bool
         )
         return False
     try:
-        remove_files(objects.storage, ended.id_experiment)
+        remove_files(objects.storage, ended)
     except OSError as error:
         warnings.warn(
             f"Experiment {ended.name!r} is deleted, but not all of its files are removed: {error} The next session "

@@ -12,13 +12,13 @@ from typing import Any
 
 from mltraq_ds.errors import CorruptRecordError, FormatError
 
-__all__ = ["VERSION", "dump", "load"]
+__all__ = ["VERSION", "from_bytes", "to_bytes"]
 
 #: Layout version of every descriptor; readers refuse a higher one.
 VERSION = 1
 
 
-def dump(kind: str, body: dict[str, Any]) -> bytes:
+def to_bytes(kind: str, body: dict[str, Any]) -> bytes:
     """Return the bytes of a descriptor.
 
     Parameters
@@ -41,8 +41,8 @@ def dump(kind: str, body: dict[str, Any]) -> bytes:
     return f"{{{lines}}}\n".encode()
 
 
-def load(data: bytes, kind: str, key: str) -> dict[str, Any]:
-    """Parse and verify what `dump` gave.
+def from_bytes(data: bytes, kind: str, key: str) -> dict[str, Any]:
+    """Parse and verify what `to_bytes` gave.
 
     Parameters
     ----------

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from mltraq_ds.errors import CorruptRecordError, KeyMissingError
+from mltraq_ds.ids import validate_key
 from mltraq_ds.reference import Reference
 from mltraq_ds.storage.base import Storage
 from mltraq_ds.store import descriptors, layout
 
-__all__ = ["Generation", "current", "numbers", "read"]
+__all__ = ["Generation", "Ident", "Replaced", "TornGeneration", "current", "numbers", "read"]
+
+
+#: Number and writer of a generation; (0, "") is none.
+Ident = tuple[int, str]
+
+
+class Replaced(NamedTuple):
+    """The end of another experiment, pinned to the version that was seen: a later one is not meant."""
+
+    id_experiment: str
+    number: int
+    writer: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,20 +37,28 @@ class Generation:
         Of the experiment.
     number : int
         1, 2, …; never given twice.
+    writer : str
+        Random id of the writer: after a lost response it tells our own commit from another's, and it tells this
+        generation from one of the same number in another life of the same id.
     parent : int
         The generation this one was made from, 0 for none.
-    writer : str
-        Random id of the writer: after a lost response it tells our own commit from another's.
+    parent_writer : str
+        The writer of that one.
     records : tuple of Reference
         Record files (the digest is that of the whole file).
     blobs : tuple of Reference
         Every blob that this version refers to, once each, without fragments.
     folds : tuple of str
         Put ids of the single records that this version has taken in.
-    replaces : tuple of str
-        Ids of experiments that count as deleted since this commit.
+    replaces : tuple of Replaced
+        Experiments that count as deleted since this commit.
     deleted : bool
         Whether this version is the end of the experiment.
+    retires : tuple of str
+        Keys of the files that ended with the experiment, if `deleted`.
+    fences : str
+        Id of a writer that was taken for dead and whose number this generation takes, so that it can no longer commit.
+        Everything else is as in the parent.
     created : str
         ISO 8601, for people.
     """
@@ -47,29 +68,49 @@ class Generation:
     number: int
     writer: str
     parent: int = 0
+    parent_writer: str = ""
     records: tuple[Reference, ...] = ()
     blobs: tuple[Reference, ...] = ()
     folds: tuple[str, ...] = ()
-    replaces: tuple[str, ...] = ()
+    replaces: tuple[Replaced, ...] = ()
     deleted: bool = False
+    retires: tuple[str, ...] = ()
+    fences: str = ""
     created: str = field(default_factory=layout.now_text)
 
-    def dump(self) -> bytes:
+    def to_bytes(self) -> bytes:
         """Return the bytes of the generation file."""
         body: dict[str, Any] = {
             "id_experiment": self.id_experiment,
             "name": self.name,
             "generation": self.number,
             "parent": self.parent,
+            "parent_writer": self.parent_writer,
             "writer": self.writer,
             "created": self.created,
             "deleted": self.deleted,
-            "replaces": list(self.replaces),
+            "retires": list(self.retires),
+            "fences": self.fences,
+            "replaces": [list(replaced) for replaced in self.replaces],
             "folds": list(self.folds),
             "records": [reference.to_list() for reference in self.records],
             "blobs": [reference.to_list() for reference in self.blobs],
         }
-        return descriptors.dump("generation", body)
+        return descriptors.to_bytes("generation", body)
+
+    @property
+    def ident(self) -> Ident:
+        """Number and writer."""
+        return (self.number, self.writer)
+
+    @property
+    def parent_ident(self) -> Ident:
+        """Number and writer of the parent."""
+        return (self.parent, self.parent_writer)
+
+    def stands_on(self, base: Ident) -> bool:
+        """Tell whether the content is that of generation `base`: it is that one, or a fence put on top of it."""
+        return self.ident == base or (self.fences != "" and self.parent_ident == base)
 
     @property
     def keys(self) -> set[str]:
@@ -78,7 +119,7 @@ class Generation:
 
 
 def _parse(data: bytes, key: str, folder: str, number: int) -> Generation:
-    body = descriptors.load(data, "generation", key)
+    body = descriptors.from_bytes(data, "generation", key)
     try:
         generation = Generation(
             id_experiment=_text(body["id_experiment"]),
@@ -88,7 +129,12 @@ def _parse(data: bytes, key: str, folder: str, number: int) -> Generation:
             writer=_text(body["writer"]),
             created=_text(body["created"]),
             deleted=body["deleted"] is True,
-            replaces=tuple(map(_text, body["replaces"])),
+            replaces=tuple(
+                Replaced(_text(id_), int(number), _text(writer)) for id_, number, writer in body["replaces"]
+            ),
+            retires=tuple(validate_key(_text(key), "key in a generation") for key in body["retires"]),
+            fences=_text(body["fences"]),
+            parent_writer=_text(body["parent_writer"]),
             folds=tuple(map(_text, body["folds"])),
             records=tuple(map(Reference.from_list, body["records"])),
             blobs=tuple(map(Reference.from_list, body["blobs"])),
@@ -100,7 +146,7 @@ def _parse(data: bytes, key: str, folder: str, number: int) -> Generation:
             f"{key} belongs to generation {generation.number} of experiment {generation.id_experiment!r}, so it was "
             "moved here from elsewhere. Move it back."
         )
-    if any(not reference.key.startswith(f"{folder}/") for reference in (*generation.records, *generation.blobs)):
+    if any(not key.startswith(f"{folder}/") for key in (*generation.keys, *generation.retires)):
         raise CorruptRecordError(f"{key} refers to files of another experiment. Restore it from a copy.")
     return generation
 
@@ -111,7 +157,7 @@ def _text(value: object) -> str:
     return value
 
 
-class TornGenerationError(CorruptRecordError):
+class TornGeneration(CorruptRecordError):  # noqa: N818 - an answer inside this package
     """A commit was killed between claiming its number and publishing its content; it never was current."""
 
 
@@ -128,7 +174,7 @@ def read(storage: Storage, folder: str, number: int) -> Generation:
     key = layout.generation_key(folder, number)
     data = storage.read(key)
     if not data:
-        raise TornGenerationError(f"{key} is empty: a commit was killed there. Nothing was lost; sweep removes it.")
+        raise TornGeneration(f"{key} is empty: a commit was killed there. Nothing was lost; sweep removes it.")
     return _parse(data, key, folder, number)
 
 
@@ -164,10 +210,26 @@ def current(storage: Storage, folder: str, at_least: int = 0) -> Generation | No
     for number in numbers(storage, folder):
         try:
             return read(storage, folder, number)
-        except TornGenerationError:
+        except TornGeneration:
             continue
         except KeyMissingError:
             continue  # pruned or deleted since it was listed
+    return None
+
+
+def last_in(storage: Storage, place: str) -> Generation | None:
+    """Return the highest generation in a folder that was renamed, whatever experiment it is of; None if there is none.
+
+    Raises
+    ------
+    CorruptRecordError
+        If it does not verify: then nobody can tell whether the experiment has ended.
+    """
+    for number in numbers(storage, place):
+        key = layout.generation_key(place, number)
+        if data := storage.read(key):
+            body = descriptors.from_bytes(data, "generation", key)
+            return _parse(data, key, layout.folder_of(str(body.get("id_experiment"))), number)
     return None
 
 

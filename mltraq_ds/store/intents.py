@@ -18,10 +18,35 @@ from mltraq_ds.errors import CorruptRecordError, KeyMissingError
 from mltraq_ds.storage.base import Storage
 from mltraq_ds.store import descriptors, layout
 
-__all__ = ["LEASE_S", "Intent", "Keeper", "is_alive", "list_intents", "read_intent", "remove_intent"]
+__all__ = [
+    "DONE",
+    "LEASE_S",
+    "Intent",
+    "Keeper",
+    "is_alive",
+    "is_surely_dead",
+    "list_intents",
+    "read_intent",
+    "remove_intent",
+]
 
 LEASE_S = 600.0
 RENEW_S = 60.0
+#: In place of a process: the writer has committed and gone on, and somebody has to follow up.
+DONE = "done"
+
+
+@lru_cache(maxsize=1)
+def this_machine() -> str:
+    """Name the space in which process ids are meaningful: boot and process-id namespace, not just the host name."""
+    parts = [socket.gethostname()]
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            parts.append(file.read().strip())
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    except OSError:
+        parts.append(f"{uuid.getnode():012x}")
+    return "/".join(parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +65,6 @@ class Intent:
         The generation that it builds on.
     number : int
         The generation that it will commit.
-    replaces : tuple of str
-        Ids of experiments that end with this commit.
     machine, process : str
         Where the writer runs: on the same machine its death is known at once.
     created : str
@@ -54,8 +77,7 @@ class Intent:
     name: str
     parent: int
     number: int
-    replaces: tuple[str, ...] = ()
-    machine: str = field(default_factory=lambda: _machine())
+    machine: str = field(default_factory=lambda: this_machine())
     process: str = field(default_factory=lambda: _process(os.getpid()))
     created: str = field(default_factory=layout.now_text)
 
@@ -64,18 +86,10 @@ class Intent:
         """Key of the intent."""
         return f"{layout.PENDING}/{self.writer}.json"
 
-
-@lru_cache(maxsize=1)
-def _machine() -> str:
-    """Name the space in which process ids are meaningful: boot and process-id namespace, not just the host name."""
-    parts = [socket.gethostname()]
-    try:
-        with open("/proc/sys/kernel/random/boot_id") as file:
-            parts.append(file.read().strip())
-        parts.append(os.readlink("/proc/self/ns/pid"))
-    except OSError:
-        parts.append(f"{uuid.getnode():012x}")
-    return "/".join(parts)
+    @property
+    def fence_key(self) -> str:
+        """Key of the mark that the writer was taken for dead; apart, because a renewal replaces the intent."""
+        return f"{layout.PENDING}/{self.writer}.fenced"
 
 
 def _process(pid: int) -> str:
@@ -88,18 +102,33 @@ def _process(pid: int) -> str:
     return f"{pid}/{fields[19]}" if fields[0] not in "ZX" else f"{pid}/dead"
 
 
+def is_surely_dead(intent: Intent) -> bool:
+    """Tell whether the writer of an intent cannot come back: it has gone on, or its process here has ended."""
+    if intent.process == DONE:
+        return True
+    pid, _, started = intent.process.partition("/")
+    if intent.machine != this_machine() or not pid.isdigit():
+        return False
+    if started and _process(int(pid)) != intent.process:
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass  # another user's process
+    return False
+
+
 def is_alive(storage: Storage, intent: Intent) -> bool:
-    """Tell whether the writer of an intent may still be at work."""
-    if intent.machine == _machine():
-        pid = intent.process.partition("/")[0]
-        try:
-            os.kill(int(pid), 0)
-        except ProcessLookupError:
-            return False
-        except (PermissionError, ValueError):
-            pass  # another user's process, or no number: the lease decides
-        if "/" in intent.process:
-            return _process(int(pid)) == intent.process
+    """Tell whether the writer of an intent is to be taken for at work.
+
+    On the same machine that is known; elsewhere it is as long as the intent is renewed, by the storage's clock.
+    """
+    if is_surely_dead(intent):
+        return False
+    if intent.machine == this_machine():
+        return True
     try:
         return storage.now() - storage.stat(intent.key).modified < LEASE_S
     except KeyMissingError:
@@ -116,10 +145,10 @@ def read_intent(storage: Storage, key: str) -> Intent:
     CorruptRecordError
         If it does not verify.
     """
-    body = descriptors.load(storage.read(key), "intent", key)
+    body = descriptors.from_bytes(storage.read(key), "intent", key)
     try:
         known = {name: body[name] for name in Intent.__slots__}
-        return Intent(**{**known, "replaces": tuple(known["replaces"])})
+        return Intent(**known)
     except (KeyError, TypeError) as error:
         raise CorruptRecordError(f"{key} cannot be read: {error!r:.80}. Remove it if no writer is at work.") from error
 
@@ -161,8 +190,7 @@ class Keeper:
             self._write()
 
     def _write(self) -> None:
-        body = asdict(self.intent)
-        data = descriptors.dump("intent", {**body, "replaces": list(body["replaces"])})
+        data = descriptors.to_bytes("intent", asdict(self.intent))
         self._storage.put(self.intent.key, [data], size=len(data), parents=True, replace=True)
 
     def _renew(self) -> None:

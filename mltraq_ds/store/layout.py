@@ -18,13 +18,13 @@ __all__ = [
     "PENDING",
     "STORE",
     "blob_key",
-    "dump_meta",
     "experiment_folders",
     "folder_of",
     "generation_key",
     "generation_number",
     "has_experiments",
     "is_managed",
+    "meta_bytes",
     "meta_key",
     "now_text",
     "read_store_id",
@@ -83,10 +83,10 @@ def meta_key(folder: str) -> str:
     return f"{folder}/{META}"
 
 
-def dump_meta(id_experiment: str, name: str, generation: int) -> bytes:
+def meta_bytes(id_experiment: str, name: str, generation: int) -> bytes:
     """Return the bytes of `_meta.json`: what this folder is, for people, and for tools that list a store."""
     body = {"kind": "experiment", "id_experiment": id_experiment, "name": name, "generation": generation}
-    return descriptors.dump("folder", body)
+    return descriptors.to_bytes("folder", body)
 
 
 def is_managed(storage: Storage, segment: str) -> bool:
@@ -141,7 +141,7 @@ def read_store_id(storage: Storage) -> str | None:
         data = storage.read(STORE)
     except KeyMissingError:
         return None
-    identity = descriptors.load(data, "store", STORE).get("store_id")
+    identity = descriptors.from_bytes(data, "store", STORE).get("store_id")
     if not isinstance(identity, str):
         raise CorruptRecordError(f"{STORE} has no store id. It was damaged; restore it from a copy.")
     return identity
@@ -152,7 +152,7 @@ def store_id(storage: Storage) -> str:
     known = read_store_id(storage)
     while known is None:
         body: dict[str, Any] = {"store_id": str(uuid.uuid4()), "created": now_text()}
-        data = descriptors.dump("store", body)
+        data = descriptors.to_bytes("store", body)
         with suppress(KeyExistsError):  # another maker was first; its id is read back
             storage.put(STORE, [data], size=len(data), parents=True)
         known = read_store_id(storage)

@@ -6,13 +6,14 @@ nothing anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mltraq_ds import codecs
-from mltraq_ds.blob import StoredEntry
-from mltraq_ds.codecs.base import Encoded
+from mltraq_ds.blob import StoredEntry, StoredMember
+from mltraq_ds.codecs.base import Encoded, Member
 from mltraq_ds.datastore import DataStore, Origin, Unread
 from mltraq_ds.errors import DamageError, TooDeepError, UnsupportedTypeError
 from mltraq_ds.lazy import LazyBunch, Placeholder
@@ -36,11 +37,15 @@ class Plan:
     objects : Objects
         Of the store that is written to.
     folder : str
-        Of the experiment: a record refers only to blobs of its own experiment.
+        Of the experiment.
+    keepable : set of str
+        Keys of the blobs that may be kept: those of the parent generation.  Anything else is copied under a fresh name,
+        so that a blob which was dropped once never comes back.
     """
 
     objects: Objects
     folder: str
+    keepable: AbstractSet[str]
     blobs: list[PlannedBlob] = field(default_factory=list)
     _known: dict[int, PlannedBlob] = field(default_factory=dict)
     _active: list[int] = field(default_factory=list)
@@ -120,7 +125,7 @@ class Plan:
             key: self._entry(key, kept_value, f"{where}[{key!r}]", name) for key, kept_value in datastore._peek_items()
         }
         planned = PlannedBlob(name, "datastore", entries=entries, source=datastore)
-        if kept is not None and self._is_same(entries, kept):
+        if kept is not None and self._is_same(datastore, entries, kept):
             planned.entries, planned.reference = None, kept.reference
         self._set_nested(planned, entries)
         return planned
@@ -145,7 +150,7 @@ class Plan:
 
     def _is_ours(self, objects: Objects, reference: Reference) -> bool:
         # A record refers only to blobs of its own experiment, in this store; values from elsewhere are copied.
-        return objects.storage.url == self.objects.storage.url and reference.key.startswith(f"{self.folder}/")
+        return objects.storage.url == self.objects.storage.url and reference.key in self.keepable
 
     def references(self) -> tuple[Reference, ...]:
         """Return the references of all blobs of the new version, once each, without fragments."""
@@ -185,13 +190,13 @@ class Plan:
                     planned.inner[id(datastore)] = inner
                     planned.nested += [inner, *inner.nested]
 
-    def _is_same(self, entries: Entries, origin: Origin) -> bool:
+    def _is_same(self, datastore: DataStore, entries: Entries, origin: Origin) -> bool:
         """Compare what would be written with what is there, cheap things first, then byte for byte."""
         try:
             stored = origin.entries
             if list(entries) != list(stored):
                 return False
-            pairs = [(entry, stored[key]) for key, entry in entries.items() if entry is not stored[key]]
+            pairs = [(entries[key], stored[key]) for key in entries if not datastore.is_unread(key)]
             return all(self._is_alike(new, old) for new, old in pairs) and all(_equal_bytes(n, o) for n, o in pairs)
         except DamageError:
             return False  # what is there cannot be relied on; it is written anew from memory
@@ -219,13 +224,17 @@ def _is_datastore(value: object) -> bool:
 
 
 def _equal_bytes(new: Encoded | StoredEntry, old: StoredEntry) -> bool:
-    for member, stored in zip(new.members, old.members, strict=True):
-        there, position = stored.read(), 0
-        for buffer in member.buffers():
-            view = memoryview(buffer).cast("B")
-            for start in range(0, len(view), _STEP):
-                piece = view[start : start + _STEP]
-                if piece.tobytes() != there[position : position + len(piece)].tobytes():
-                    return False
-                position += len(piece)
+    members: Sequence[Member | StoredMember] = new.members
+    return all(_equal_members(member, stored) for member, stored in zip(members, old.members, strict=True))
+
+
+def _equal_members(member: Member | StoredMember, stored: StoredMember) -> bool:
+    there, position = stored.read(), 0
+    for buffer in member.buffers():
+        view = memoryview(buffer).cast("B")
+        for start in range(0, len(view), _STEP):
+            piece = view[start : start + _STEP]
+            if piece.tobytes() != there[position : position + len(piece)].tobytes():
+                return False
+            position += len(piece)
     return True

@@ -22,11 +22,11 @@ __all__ = [
     "MAPPINGS",
     "ExperimentContent",
     "RunContent",
-    "dump",
     "parse",
     "parse_json",
     "plain_text",
     "run_without_mappings",
+    "to_lines",
 ]
 
 VERSION = 1
@@ -86,7 +86,7 @@ def plain_text(tagged: Mapping[str, Any]) -> str:
     return json.dumps(tagged, separators=(",", ":"), allow_nan=False)
 
 
-def dump(content: ExperimentContent, tagged: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
+def to_lines(content: ExperimentContent, tagged: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
     """Yield the lines of a record file.
 
     Parameters

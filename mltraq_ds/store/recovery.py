@@ -1,29 +1,33 @@
 """Recovery: finish what a killed writer has left, from its intent.
 
-A persist that committed is finished (index, removal of what it replaced); one that did not has changed nothing that
-anybody sees, and its files are orphans for sweep.
+A persist that committed is finished (index, removal of what it replaced).  One that did not has changed nothing that
+anybody sees; its number is taken away if it may still be alive somewhere, and its files are orphans for sweep.
 """
 
 from __future__ import annotations
 
-from mltraq_ds.errors import CorruptRecordError, KeyMissingError
+import uuid
+from contextlib import suppress
+from dataclasses import replace
+
+from mltraq_ds.errors import KeyExistsError, KeyMissingError
 from mltraq_ds.objects import Objects
 from mltraq_ds.orm.index import Index
 from mltraq_ds.storage.base import Storage
-from mltraq_ds.store import generations, intents, layout, reading
+from mltraq_ds.store import follow_up, generations, intents, layout, reading, slots
 from mltraq_ds.store.generations import Generation
 from mltraq_ds.store.intents import Intent
-from mltraq_ds.store.retire import end_experiment, remove_files, retire
+from mltraq_ds.store.retire import remove_files, remove_moved, retire
 from mltraq_ds.store.rows import stored_rows
 
-__all__ = ["recover"]
+__all__ = ["finish", "recover", "update_index"]
 
 
 def recover(objects: Objects, index: Index | None) -> list[Intent]:
     """Finish the work of all writers that died.
 
-    Safe to run by many at once, and beside living writers: it touches no intent that lives, and every step of it may be
-    repeated.
+    Safe to run by many at once, and beside living writers: every step may be repeated, and a writer that was taken for
+    dead by mistake cannot commit any more.
 
     Returns
     -------
@@ -31,60 +35,126 @@ def recover(objects: Objects, index: Index | None) -> list[Intent]:
         Those that were finished.
     """
     storage = objects.storage
-    finished = []
-    for intent in intents.list_intents(storage):
-        if not intents.is_alive(storage, intent):
-            _finish(objects, index, intent)
-            intents.remove_intent(storage, intent)
-            finished.append(intent)
-    _finish_deletions(storage)
+    finished = [intent for intent in intents.list_intents(storage) if not intents.is_alive(storage, intent)]
+    for intent in finished:
+        finish(objects, index, intent)
+    for name in storage.folders(layout.PENDING):
+        if name.startswith("deleted-"):
+            remove_moved(storage, f"{layout.PENDING}/{name}")
     return finished
 
 
-def _finish(objects: Objects, index: Index | None, intent: Intent) -> None:
+def finish(objects: Objects, index: Index | None, intent: Intent) -> None:
+    """Finish the work of one dead writer, then remove its intent."""
     storage = objects.storage
     folder = layout.folder_of(intent.id_experiment)
+    if not intents.is_surely_dead(intent):
+        with suppress(KeyExistsError):
+            storage.put(intent.fence_key, [b""], size=0)
     committed = _committed_by(storage, folder, intent)
+    if committed is None and intent.action == "persist" and not intents.is_surely_dead(intent):
+        committed = _fence(storage, folder, intent)
     if committed is None:
         if index is not None:
             index.release(intent.name, intent.key)
-        return
-    if committed.deleted:
-        if index is not None:
-            index.remove(intent.id_experiment, committed.number)
-        remove_files(storage, intent.id_experiment)
-        return
-    for id_replaced in committed.replaces:
-        end_experiment(storage, id_replaced, intent.writer)
-    current = generations.current(storage, folder)
-    if current is not None and not current.deleted and index is not None:
-        rows = stored_rows(reading.read_records(storage, current), current)
-        index.write(*rows, intent=intent.key, replaces=committed.replaces)
-    if current == committed:
-        # Superseded meanwhile?  Then the writer that did so has retired what was left, by its own parent's names.
+    elif committed.deleted:
+        update_index(objects, index, intent.id_experiment, intent.key)
+        remove_files(storage, committed)
+    else:
+        _finish_persist(objects, index, intent, committed)
+    intents.remove_intent(storage, intent)
+    storage.delete(intent.fence_key)
+
+
+def _finish_persist(objects: Objects, index: Index | None, intent: Intent, committed: Generation) -> None:
+    storage = objects.storage
+    folder = layout.folder_of(intent.id_experiment)
+    ended = follow_up.end_replaced(storage, committed)
+    update_index(objects, index, intent.id_experiment, intent.key, replaces=[end.id_experiment for end in ended])
+    if generations.current(storage, folder) == committed:
+        # Superseded meanwhile?  Then the writer that did so has seen to what was left, by its own parent's names.
         retire(storage, _parent(storage, folder, committed), committed)
-    for id_replaced in committed.replaces:
-        remove_files(storage, id_replaced)
+    for end in ended:
+        remove_files(storage, end)
+
+
+def update_index(
+    objects: Objects,
+    index: Index | None,
+    id_experiment: str,
+    intent: str | None = None,
+    replaces: list[str] | None = None,
+) -> None:
+    """Make the rows of one experiment what its files say, looking again until they stay the same."""
+    if index is None:
+        return
+    storage, folder = objects.storage, layout.folder_of(id_experiment)
+    while True:
+        current = generations.current(storage, folder)
+        if current is None:
+            return
+        if current.deleted:
+            index.remove(id_experiment, current.number)
+        else:
+            index.write(
+                *stored_rows(reading.read_records(storage, current), current), intent=intent, replaces=replaces or ()
+            )
+        after = generations.current(storage, folder)
+        if after is None or after.ident == current.ident:
+            return
+
+
+def _fence(storage: Storage, folder: str, intent: Intent) -> Generation | None:
+    """Take the number of a writer that may be asleep; returns its own generation if it was faster.
+
+    For a new experiment the fence is an end, otherwise it repeats the parent.
+    """
+    current = generations.current(storage, folder)
+    if current is not None and current.number >= intent.number:
+        return _committed_by(storage, folder, intent)
+    mine = str(uuid.uuid4())
+    if current is not None and not current.deleted:
+        fence = replace(
+            current,
+            number=intent.number,
+            parent=current.number,
+            parent_writer=current.writer,
+            writer=mine,
+            fences=intent.writer,
+            replaces=(),
+        )
+    else:
+        for place in (folder, f"{folder}/generations"):
+            with suppress(KeyExistsError):
+                storage.make_folder(place)
+        fence = Generation(
+            id_experiment=intent.id_experiment,
+            name=intent.name,
+            number=intent.number,
+            writer=mine,
+            deleted=True,
+            fences=intent.writer,
+        )
+    try:
+        slots.create(storage, fence)
+    except slots.SlotTaken:
+        return _committed_by(storage, folder, intent)
+    except KeyMissingError:
+        return None  # deleted: nobody can commit there
+    return None
 
 
 def _committed_by(storage: Storage, folder: str, intent: Intent) -> Generation | None:
     try:
         generation = generations.read(storage, folder, intent.number)
-    except (KeyMissingError, CorruptRecordError):
+    except (KeyMissingError, generations.TornGeneration):
         return None
     return generation if generation.writer == intent.writer else None
 
 
 def _parent(storage: Storage, folder: str, generation: Generation) -> Generation | None:
-    if not generation.parent:
-        return None
     try:
-        return generations.read(storage, folder, generation.parent)
+        parent = generations.read(storage, folder, generation.parent)
     except KeyMissingError:
-        return None  # pruned: sweep has seen to its files
-
-
-def _finish_deletions(storage: Storage) -> None:
-    for name in storage.folders(layout.PENDING):
-        if name.startswith("deleted-"):
-            storage.delete_folder(f"{layout.PENDING}/{name}")
+        return None  # there was none, or it was pruned after sweep had seen to its files
+    return parent if parent.ident == generation.parent_ident else None

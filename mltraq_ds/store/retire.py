@@ -6,13 +6,14 @@ Everything here may be repeated: a killed persist or delete is finished by the n
 from __future__ import annotations
 
 import uuid
+from contextlib import suppress
 
 from mltraq_ds.errors import KeyExistsError, KeyMissingError
 from mltraq_ds.storage.base import Storage
-from mltraq_ds.store import generations, layout
-from mltraq_ds.store.generations import Generation
+from mltraq_ds.store import generations, layout, slots
+from mltraq_ds.store.generations import Generation, Ident
 
-__all__ = ["end_experiment", "remove_files", "retire"]
+__all__ = ["end_experiment", "remove_files", "remove_moved", "retire"]
 
 
 def retire(storage: Storage, parent: Generation | None, new: Generation) -> None:
@@ -22,19 +23,12 @@ def retire(storage: Storage, parent: Generation | None, new: Generation) -> None
     """
     if parent is not None:
         storage.delete_many(sorted(parent.keys - new.keys))
-    write_meta(storage, new)
-
-
-def write_meta(storage: Storage, generation: Generation) -> None:
-    """Keep a copy of the newest generation in `_meta.json`, for people and listings; no writer decides by it."""
-    folder = layout.folder_of(generation.id_experiment)
-    data = layout.dump_meta(generation.id_experiment, generation.name, generation.number)
+    folder = layout.folder_of(new.id_experiment)
+    data = layout.meta_bytes(new.id_experiment, new.name, new.number)
     storage.put(layout.meta_key(folder), [data], size=len(data), replace=True, flush=False)
 
 
-def end_experiment(
-    storage: Storage, id_experiment: str, writer: str, replaced_by: str | None = None
-) -> Generation | None:
+def end_experiment(storage: Storage, id_experiment: str, writer: str, only: Ident | None = None) -> Generation | None:
     """Commit the end of an experiment: a generation with ``deleted``, one above the highest.
 
     Parameters
@@ -45,50 +39,67 @@ def end_experiment(
         The experiment that ends.
     writer : str
         Id of the writer, so that a repetition finds its own commit.
-    replaced_by : str, optional
-        The experiment that takes its place, for people.
+    only : (int, str), optional
+        Number and writer of the generation that is meant: if there is another by now, the experiment lives on.
 
     Returns
     -------
     Generation or None
-        The last generation; None if the experiment is gone already.
+        The last generation, whoever made it; None if the experiment is gone, or lives on.
     """
     folder = layout.folder_of(id_experiment)
     while True:
         last = generations.current(storage, folder)
         if last is None or last.deleted:
             return last
-        highest = generations.numbers(storage, folder)[0]
+        if only is not None and not last.stands_on(only):
+            return None
         end = Generation(
             id_experiment=id_experiment,
             name=last.name,
-            number=highest + 1,
+            number=generations.numbers(storage, folder)[0] + 1,
             parent=last.number,
+            parent_writer=last.writer,
             writer=writer,
             deleted=True,
-            replaces=(),
+            retires=tuple(sorted(last.keys)),
         )
-        data = end.dump()
         try:
-            storage.put(layout.generation_key(folder, end.number), [data], size=len(data))
-        except KeyExistsError:
-            continue  # somebody committed meanwhile: look again, the end comes after theirs
+            slots.create(storage, end)
+        except slots.SlotTaken:
+            continue  # somebody committed meanwhile: look again
         except KeyMissingError:
             return None  # somebody else has removed the folder
         return end
 
 
-def remove_files(storage: Storage, id_experiment: str) -> None:
-    """Remove the bytes of an ended experiment.
+def remove_files(storage: Storage, end: Generation) -> None:
+    """Remove the bytes of an experiment that has ended.
 
     Where folders can be renamed, the whole folder disappears in one step before anything in it is removed, so that a
-    reader never sees half of it and a late writer fails.  Elsewhere only the blobs and records go; the last generation
-    stays until sweep, so that a late writer still meets it.
+    reader never sees half of it and a late writer fails.  Elsewhere the files go by name and the last generation stays,
+    so that a late writer still meets it; a listing might name the files of somebody who makes the experiment anew.
     """
-    folder = layout.folder_of(id_experiment)
+    folder = layout.folder_of(end.id_experiment)
     target = f"{layout.PENDING}/deleted-{uuid.uuid4()}"
-    if storage.move_folder(folder, target):
-        storage.delete_folder(target)
+    try:
+        is_moved = storage.move_folder(folder, target)
+    except KeyMissingError:
+        return  # somebody else has finished
+    if is_moved:
+        remove_moved(storage, target, folder)
+    else:
+        storage.delete_many(end.retires)
+
+
+def remove_moved(storage: Storage, target: str, folder: str | None = None) -> None:
+    """Remove a folder that was renamed away, after a look whether it is the ended one.
+
+    If the experiment was made anew just before the renaming, its folder is put back.
+    """
+    last = generations.last_in(storage, target)
+    if last is not None and not last.deleted:
+        with suppress(KeyExistsError):  # made anew twice: this one stays where it is, and `check` shows it
+            storage.move_folder(target, folder or layout.folder_of(last.id_experiment))
         return
-    keep = f"{folder}/generations/"
-    storage.delete_many([stat.key for stat in storage.list(folder) if not stat.key.startswith(keep)])
+    storage.delete_folder(target)

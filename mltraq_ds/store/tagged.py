@@ -15,7 +15,7 @@ import json
 import math
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import PosixPath, PurePosixPath
 from typing import Any
 
@@ -37,7 +37,7 @@ class NotInline(Exception):  # noqa: N818 - an answer, not an error
     """The value does not stay inline; never leaves this package."""
 
 
-def is_native(values: dict[str, Any]) -> bool:
+def is_native(values: Mapping[str, Any]) -> bool:
     """Tell quickly whether all values are JSON scalars that stay inline as they are."""
     kinds = set(map(type, values.values()))
     if not kinds <= _SIMPLE:

@@ -225,12 +225,21 @@ class FaultStorage(Storage):
         replace: bool = False,
         parents: bool = False,
         flush: bool = True,
+        before_publish: Callable[[], None] | None = None,
     ) -> None:
         # docstring inherited
         call, fault = self._count("put", key)
         fault.before(call, self.inner)
         chosen = fault.buffers(call, self.inner, buffers, size)
-        self.inner.put(key, chosen, size=size, replace=replace, parents=parents, flush=flush)
+        self.inner.put(
+            key,
+            chosen,
+            size=size,
+            replace=replace,
+            parents=parents,
+            flush=flush,
+            before_publish=before_publish,
+        )
         fault.after(call, self.inner)
 
     def open(self, key: str, *, size: int | None = None) -> Source:

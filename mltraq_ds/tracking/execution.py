@@ -135,8 +135,7 @@ def _progress(results: Iterator[Run], total: int, show: bool) -> Iterator[Run]:
         return results
     from tqdm.auto import tqdm
 
-    bar: Iterator[Run] = tqdm(results, total=total, desc="runs", unit="run")
-    return bar
+    return iter(tqdm(results, total=total, desc="runs", unit="run"))
 
 
 def _report(runs: Sequence[Run]) -> None:

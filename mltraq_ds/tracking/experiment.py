@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mltraq_ds.bunch import Bunch
 from mltraq_ds.errors import UsageError
 from mltraq_ds.lazy import LazyBunch, Placeholder
+from mltraq_ds.place import Place
 from mltraq_ds.settings import resolve
+from mltraq_ds.store.generations import Generation, Ident
 from mltraq_ds.store.layout import now_text
 from mltraq_ds.store.records import ExperimentContent
 from mltraq_ds.tracking.execution import execute_runs
@@ -19,9 +22,33 @@ from mltraq_ds.tracking.run import Run, Runs, Step, as_steps, new_run
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mltraq_ds.tracking.session import Session
+__all__ = ["Experiment", "Home"]
 
-__all__ = ["Experiment"]
+
+class Home(Protocol):
+    """What an experiment needs of its session."""
+
+    @property
+    def place(self) -> Place:
+        """The store as DataStoreIO means it."""
+
+    @property
+    def new_uuid(self) -> Callable[[], uuid.UUID]:
+        """Where ids come from."""
+
+    def create_experiment(self, name: str | None = None, **fields: Any) -> Experiment:
+        """Return a new experiment."""
+
+    def load_experiment(
+        self, name: str | None = None, id_experiment: str | uuid.UUID | None = None, allow_pickle: bool | None = None
+    ) -> Experiment:
+        """Load an experiment."""
+
+    def commit(self, experiment: Experiment, if_exists: str = "fail") -> None:
+        """Persist an experiment."""
+
+    def end(self, experiment: Experiment) -> None:
+        """Delete an experiment."""
 
 
 class Experiment:
@@ -45,7 +72,7 @@ class Experiment:
 
     def __init__(
         self,
-        session: Session,
+        session: Home,
         id_experiment: str,
         name: str | None = None,
         fields: Mapping[str, Any] | None = None,
@@ -59,6 +86,7 @@ class Experiment:
         self.runs = Runs(runs)
         self.generation = 0
         self.created = now_text()
+        self._writer = ""
         self._is_ended = False
 
     def __repr__(self) -> str:
@@ -189,9 +217,9 @@ class Experiment:
         ExperimentNotFoundError
             If it is not there.
         """
-        self.session.delete_experiment(id_experiment=self.id_experiment, _handle=self)
+        self.session.end(self)
 
-    def copy_to(self, name: str | None = None, session: Session | None = None, if_exists: str = "fail") -> Experiment:
+    def copy_to(self, name: str | None = None, session: Home | None = None, if_exists: str = "fail") -> Experiment:
         """Persist a copy with an id of its own, in this session or another; returns the copy.
 
         Parameters
@@ -219,11 +247,21 @@ class Experiment:
         if not isinstance(other, Experiment):
             return NotImplemented
         merged = Experiment(self.session, self.id_experiment, self.name, self.fields.copy(), list(self.runs.values()))
-        merged.generation, merged.created, merged._is_ended = self.generation, self.created, self._is_ended
+        merged.created, merged._is_ended = self.created, self._is_ended
+        merged.generation, merged._writer = self.generation, self._writer
         for run in other.runs.values():
             if run.id_run not in merged.runs:
                 merged.runs[run.id_run] = _copy_run(run, self.id_experiment)
         return merged
+
+    def stand_on(self, generation: Generation) -> None:
+        """Note the version that this object is the state of."""
+        self.generation, self._writer, self._is_ended = generation.number, generation.writer, generation.deleted
+
+    @property
+    def base(self) -> Ident:
+        """Number and writer of the version that this object is the state of."""
+        return (0, "") if self._is_ended else (self.generation, self._writer)
 
     def to_content(self) -> ExperimentContent:
         """Return what is written of this experiment."""
@@ -236,11 +274,12 @@ class Experiment:
         )
 
     @classmethod
-    def from_content(cls, session: Session, content: ExperimentContent, generation: int) -> Experiment:
+    def from_content(cls, session: Home, content: ExperimentContent, generation: Generation) -> Experiment:
         """Return the experiment that was written; its values are still in their blobs."""
         runs = [Run.from_content(run, content.id_experiment) for run in content.runs]
         experiment = cls(session, content.id_experiment, content.name, content.fields, runs)
-        experiment.generation, experiment.created = generation, content.created or experiment.created
+        experiment.created = content.created or experiment.created
+        experiment.stand_on(generation)
         return experiment
 
 

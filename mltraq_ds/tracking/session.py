@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from mltraq_ds import ids, place
-from mltraq_ds.datastore_io import DataStoreIO
+from mltraq_ds import ids
 from mltraq_ds.errors import AmbiguousNameError, ExperimentNotFoundError, UnknownStoreError, UsageError
 from mltraq_ds.objects import Objects
 from mltraq_ds.orm.database import Database
@@ -22,12 +21,13 @@ from mltraq_ds.store import layout, reading
 from mltraq_ds.store.commit import Persist
 from mltraq_ds.store.deletion import delete
 from mltraq_ds.store.recovery import recover
+from mltraq_ds.tracking.bound_io import BoundIO
 from mltraq_ds.tracking.experiment import Experiment
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["BoundIO", "Session", "create_experiment", "create_session", "default_session"]
+__all__ = ["Session"]
 
 
 class Session:
@@ -90,7 +90,7 @@ class Session:
     @cached_property
     def io(self) -> BoundIO:
         """`DataStoreIO` with this session's store."""
-        return BoundIO(self)
+        return BoundIO(lambda: self.place)
 
     def _open_index(self) -> Index | None:
         """Return the index if the store exists, after finishing what killed writers have left."""
@@ -194,7 +194,7 @@ class Session:
             id_experiment, at_least = self._find(str(name))
         objects = self.objects(allow_pickle)
         generation, content, _ = reading.load(objects, str(id_experiment), at_least)
-        return Experiment.from_content(self, content, generation.number)
+        return Experiment.from_content(self, content, generation)
 
     def _find(self, name: str) -> tuple[str, int]:
         index = self._known_index()
@@ -239,19 +239,16 @@ class Session:
             objects=self.objects(),
             index=self._make_index(),
             content=experiment.to_content(),
-            base=experiment.generation,
-            base_ended=experiment._is_ended,
+            base=experiment.base,
             if_exists=if_exists,
             new_uuid=self.new_uuid,
         )
-        experiment.generation = persist.run().generation.number
-        experiment._is_ended = False
+        experiment.stand_on(persist.run().generation)
 
     def delete_experiment(
         self,
         name: str | None = None,
         id_experiment: str | uuid.UUID | None = None,
-        _handle: Experiment | None = None,
     ) -> None:
         """Remove an experiment from store and index.
 
@@ -263,9 +260,11 @@ class Session:
         if (name is None) == (id_experiment is None):
             raise UsageError("delete_experiment() takes a name or an id_experiment, and one of them only.")
         identity = str(id_experiment) if id_experiment is not None else self._find(str(name))[0]
-        ended = delete(self.objects(), self._open_index(), identity)
-        if _handle is not None:
-            _handle.generation, _handle._is_ended = ended.number, True
+        delete(self.objects(), self._open_index(), identity)
+
+    def end(self, experiment: Experiment) -> None:
+        """Delete an experiment of this session; see `Experiment.delete`."""
+        experiment.stand_on(delete(self.objects(), self._open_index(), experiment.id_experiment))
 
     def ls(self) -> pd.DataFrame:
         """Return a table of the experiments in this store.
@@ -311,34 +310,7 @@ class Session:
             If the index does not know this store.
         """
         self._known_index()
-        return self.database.query_df(statement, parameters)
-
-
-class BoundIO:
-    """`DataStoreIO` with the store of one session."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    def __call__(self, url: str) -> DataStoreIO:
-        """Return the file that a URL names."""
-        return DataStoreIO(url, self._session)
-
-    def serialize_write(self, value: object, relative_path_prefix: str) -> DataStoreIO:
-        """Write any supported value as a blob; see `DataStoreIO.serialize_write`."""
-        return DataStoreIO.serialize_write(value, relative_path_prefix, self._session)
-
-    def write(self, content: bytes | bytearray | memoryview, relative_path_prefix: str) -> DataStoreIO:
-        """Write bytes as they are; see `DataStoreIO.write`."""
-        return DataStoreIO.write(content, relative_path_prefix, self._session)
-
-    def delete(self, relative_path_prefix: str) -> None:
-        """Remove a folder of your own; see `DataStoreIO.delete`."""
-        DataStoreIO.delete(relative_path_prefix, self._session)
-
-    def list(self, relative_path_prefix: str) -> list[DataStoreIO]:
-        """Return the files below a folder of your own; see `DataStoreIO.list`."""
-        return DataStoreIO.list(relative_path_prefix, self._session)
+        return self.database.query(statement, parameters)
 
 
 def _storage(settings: Settings) -> Storage:
@@ -352,40 +324,3 @@ def _storage(settings: Settings) -> Storage:
 
 def _never(candidate: uuid.UUID) -> bool:
     return False
-
-
-def create_session(
-    url: str | None = None,
-    store: str | os.PathLike[str] | Storage | None = None,
-    storage_options: Mapping[str, Any] | None = None,
-) -> Session:
-    """Return a session; see `Session`.  Nothing is made before it is used."""
-    return Session(url, store, storage_options)
-
-
-_default: dict[str, Any] = {}
-_default_lock = threading.Lock()
-
-
-def default_session() -> Session:
-    """Return the session that is used where none is named.
-
-    It is made from the options at its first use, and anew when the options name another database or store, or the
-    working directory of a relative one has changed.
-    """
-    settings = resolve()
-    names = ("database.url", "database.echo", "datastore.url", "datastore.durability", "datastore.mmap")
-    wanted = (*(settings[name] for name in names), repr(sorted(settings["datastore.storage_options"])), os.getcwd())
-    with _default_lock:
-        if _default.get("wanted") != wanted:
-            _default.update(wanted=wanted, session=Session())
-        session: Session = _default["session"]
-        return session
-
-
-def create_experiment(name: str | None = None, **fields: Any) -> Experiment:
-    """Return a new experiment of the default session; see `Session.create_experiment`."""
-    return default_session().create_experiment(name, **fields)
-
-
-place.set_default(lambda: default_session().place)

@@ -1,0 +1,98 @@
+"""Slots: the numbers of generations.  Creating one is the commit; exactly one writer gets each.
+
+What makes it safe is written in ``tests/model`` and was found there: a parent is number *and* writer, it is looked at
+again at the last moment, and an answer that was lost is asked for again, never guessed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from mltraq_ds.errors import ConflictError, KeyExistsError, KeyMissingError, UnknownOutcomeError
+from mltraq_ds.storage.base import Storage
+from mltraq_ds.store import generations, layout
+from mltraq_ds.store.generations import Generation, TornGeneration
+
+__all__ = ["SlotTaken", "create", "is_committed"]
+
+_ATTEMPTS = 4
+_FIRST_PAUSE_S = 0.1
+
+
+class SlotTaken(ConflictError):  # noqa: N818 - an answer inside this package
+    """Another writer has the number; `there` is its generation, None if it is still being written."""
+
+    def __init__(self, message: str = "", there: Generation | None = None) -> None:
+        super().__init__(message)
+        self.there = there
+
+
+def create(storage: Storage, generation: Generation, verify: Callable[[], None] | None = None) -> None:
+    """Create a generation if its number is free; afterwards it is known who has it.
+
+    Parameters
+    ----------
+    storage : Storage
+        Of the store.
+    generation : Generation
+        To be committed.
+    verify : callable, optional
+        Called when everything is written but the name; what it raises stops the commit.
+
+    Raises
+    ------
+    SlotTaken
+        If another writer has the number.
+    KeyMissingError
+        If the folder is gone: the experiment was deleted.
+    UnknownOutcomeError
+        If the answer was lost and cannot be asked for.  It may have happened.
+    """
+    folder = layout.folder_of(generation.id_experiment)
+    key = layout.generation_key(folder, generation.number)
+    data = generation.to_bytes()
+    for attempt in range(_ATTEMPTS):
+        try:
+            storage.put(key, [data], size=len(data), before_publish=verify)
+        except KeyExistsError as error:
+            there = _read(storage, folder, generation.number)
+            if there is not None and there.writer == generation.writer:
+                return  # the answer to an earlier attempt was lost
+            raise SlotTaken(f"{key} exists", there) from error
+        except KeyMissingError:
+            raise
+        except OSError as error:
+            if storage.is_local:
+                raise
+            # It may still arrive.  Absence is no answer either; only the same conditional request, repeated, is.
+            if attempt + 1 == _ATTEMPTS:
+                raise UnknownOutcomeError(
+                    f"It is not known whether generation {generation.number} of experiment {generation.name!r} was "
+                    f"committed, because {storage.url} does not answer: {error} Nothing was undone; the next session "
+                    "that "
+                    "reaches it finds out."
+                ) from error
+            time.sleep(_FIRST_PAUSE_S * 4**attempt)
+        else:
+            return
+
+
+def is_committed(storage: Storage, generation: Generation) -> bool:
+    """Tell whether a generation is there, or may be: True unless it is certain that it is not."""
+    if not storage.is_local:
+        return True
+    try:
+        there = _read(storage, layout.folder_of(generation.id_experiment), generation.number)
+    except KeyMissingError:
+        return False
+    except OSError:
+        return True
+    return there is None or there.writer == generation.writer
+
+
+def _read(storage: Storage, folder: str, number: int) -> Generation | None:
+    try:
+        return generations.read(storage, folder, number)
+    except TornGeneration:
+        return None

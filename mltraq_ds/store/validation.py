@@ -1,0 +1,119 @@
+"""Validation: everything that can be refused before the first byte is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mltraq_ds.errors import ConcurrentPersistError, ExperimentExistsError, UsageError
+from mltraq_ds.objects import Objects
+from mltraq_ds.orm.index import Index
+from mltraq_ds.store import generations, layout, records
+from mltraq_ds.store.generations import Generation, Ident
+from mltraq_ds.store.plan import Plan
+from mltraq_ds.store.records import ExperimentContent
+from mltraq_ds.store.rows import index_rows
+
+__all__ = ["NOTHING", "Valid", "lost", "validate"]
+
+NOTHING: Ident = (0, "")
+
+
+@dataclass(frozen=True, slots=True)
+class Valid:
+    """What a persist goes on with.
+
+    Parameters
+    ----------
+    seen : Generation or None
+        The current generation, an ended one too.
+    parent : Generation or None
+        The one whose blobs may be kept.
+    plan : Plan
+        What to write.
+    tagged : list of dict
+        The mappings of the experiment and its runs as tagged JSON.
+    """
+
+    seen: Generation | None
+    parent: Generation | None
+    plan: Plan
+    tagged: list[dict[str, Any]]
+
+
+def validate(objects: Objects, index: Index | None, content: ExperimentContent, base: Ident, if_exists: str) -> Valid:
+    """Check everything that can be checked; nothing is changed anywhere.
+
+    Raises
+    ------
+    UsageError and its kinds
+        If a value has no codec, or a name or text cannot be stored.
+    ExperimentExistsError
+        If the name or the experiment exists and `if_exists` does not allow it.
+    ConcurrentPersistError
+        If somebody has persisted or deleted the experiment since `base`.
+    StorageError
+        If storage or database do not answer.
+    """
+    if if_exists not in ("fail", "replace", "update"):
+        raise UsageError(f"if_exists={if_exists!r} is unknown. Use 'fail', 'replace' or 'update'.")
+    folder = layout.folder_of(content.id_experiment)
+    seen = generations.current(objects.storage, folder)
+    parent = _parent(seen, content, base, if_exists)
+    plan = Plan(objects, folder, parent.keys if parent else frozenset())
+    tagged = _add_values(plan, content)
+    if index is not None:
+        index.validate_rows(*index_rows(content, tagged, None)[:2])
+        _refuse_taken_name(index, content, if_exists)
+    return Valid(seen, parent, plan, tagged)
+
+
+def lost(content: ExperimentContent, reason: str) -> ConcurrentPersistError:
+    """Return the error of the writer who came second."""
+    return ConcurrentPersistError(
+        f"Experiment {content.name!r} (id {content.id_experiment}) was not persisted because {reason}. What is there "
+        "stands. Use reload() to continue from it, or copy_to() to keep this one beside it."
+    )
+
+
+def _parent(seen: Generation | None, content: ExperimentContent, base: Ident, if_exists: str) -> Generation | None:
+    if seen is None or seen.deleted:
+        if base != NOTHING:
+            raise lost(content, f"it was deleted after generation {base[0]}")
+        return None
+    if if_exists == "fail":
+        raise ExperimentExistsError(
+            f"Experiment {content.name!r} (id {content.id_experiment}) has been persisted before, as generation "
+            f"{seen.number}. Use if_exists='update' to persist its new state."
+        )
+    if if_exists == "update" and not seen.stands_on(base):
+        raise lost(content, f"generation {seen.number} was committed by another writer at {seen.created}")
+    return seen
+
+
+def _add_values(plan: Plan, content: ExperimentContent) -> list[dict[str, Any]]:
+    label = f"experiment {content.name!r}"
+    tagged: list[dict[str, Any]] = [{"fields": plan.add_mapping(content.fields, f"{label}, fields")}]
+    for run in content.runs:
+        where = f"{label}, run {run.id_run}"
+        tagged.append({part: plan.add_mapping(getattr(run, part), f"{where}, {part}") for part in records.MAPPINGS})
+    return tagged
+
+
+def _refuse_taken_name(index: Index, content: ExperimentContent, if_exists: str) -> None:
+    claim = index.owner(content.name)
+    owner = claim.id_experiment if claim is not None else None
+    if claim is None or owner in (None, content.id_experiment):
+        return
+    if if_exists != "replace":
+        raise ExperimentExistsError(
+            f"Experiment {content.name!r} cannot be persisted because another one has this name (id {owner}). Use "
+            "another "
+            "name, or if_exists='replace' to put this one in its place."
+        )
+    if claim.store_id != index.store_id:
+        raise ExperimentExistsError(
+            f"Experiment {content.name!r} cannot take the place of the one of this name (id {owner}) because that "
+            "one is "
+            "in another store. Use another name, or delete it there."
+        )
