@@ -213,7 +213,7 @@ class ColumnReader:
 
     def values(self, array: pa.Array, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
         """Return the values buffer of a fixed-width array as a writable array of shape ``(rows,)``, not copied."""
-        _, buffer = (array.buffers() + [None])[:2]
+        _, buffer = [*array.buffers(), None][:2]
         rows = len(array)
         if array.offset or (rows and buffer is None):
             raise ValueError("the column has no values of its own")

@@ -49,7 +49,11 @@ def decode_text(description: dict[str, Any], reader: ColumnReader | None) -> Any
         if not all(item is None or type(item) is str for item in items):
             raise ValueError("a column of text holds something else")
         return pd.array(items, dtype=dtype)
-    return dtype.__from_arrow__(pa.chunked_array([_strings(description, reader, pa.large_string())]))
+    column = _strings(description, reader, pa.large_string())
+    if description["storage"] == "python":
+        # pandas 2.3 would return the class for NA where the dtype says NaN.
+        return pd.array(column.to_numpy(zero_copy_only=False), dtype=dtype)
+    return dtype.__from_arrow__(pa.chunked_array([column]))
 
 
 def _dtype(storage: str, missing: str) -> Any:

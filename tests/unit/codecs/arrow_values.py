@@ -92,10 +92,10 @@ def arrays() -> dict[str, Callable[[], Any]]:
     for storage in ("python", "pyarrow"):
         for missing in (pd.NA, np.nan):
             made[f"string {storage} {missing}"] = lambda storage=storage, missing=missing: pd.array(
-                text, dtype=pd.StringDtype(storage, na_value=missing)
+                text, dtype=text_dtype(storage, missing)
             )
     made["string surrogates"] = lambda: pd.array(
-        ["\ud800", "a", None, "b", "c", "d"], dtype=pd.StringDtype("python", na_value=pd.NA)
+        ["\ud800", "a", None, "b", "c", "d"], dtype=text_dtype("python", pd.NA)
     )
     made["object text"] = lambda: np.array(["a", "", "c", "d", "ž", "f"], object)
     made["object text None"] = lambda: np.array(text, object)
@@ -154,13 +154,21 @@ def arrays() -> dict[str, Callable[[], Any]]:
         "dictionary": pa.array(["a", "b", None] * 2).dictionary_encode(),
         "binary": pa.array([b"a", None] * 3, pa.binary(1)),
         "half": pa.array(np.arange(6, dtype="f2")),
-        **({"uuid": pa.array([bytes(16)] * 6, pa.uuid())} if PANDAS_3 else {}),
+        **({"uuid": pa.array([bytes(16)] * 6, pa.uuid())} if PANDAS_3 and hasattr(pa, "uuid") else {}),
     }.items():
         made[f"arrow {label}"] = lambda array=array: pd.arrays.ArrowExtensionArray(pa.chunked_array([array]))
         made[f"arrow {label} sliced"] = lambda array=array: pd.arrays.ArrowExtensionArray(
             pa.chunked_array([array.slice(1, 2), array.slice(0, 4)])
         )
     return made
+
+
+def text_dtype(storage: str, missing: Any) -> Any:
+    """Return a dtype of text; pandas 2.2 has only one with NaN."""
+    try:
+        return pd.StringDtype(storage, na_value=missing)
+    except TypeError:
+        return pd.StringDtype(storage if missing is pd.NA else "pyarrow_numpy")
 
 
 def _objects(items: list[Any]) -> Any:

@@ -18,7 +18,7 @@ from hypothesis.extra import pandas as pdst
 from mltraq_ds.codecs import arrow
 from mltraq_ds.codecs.pandas_index import encode_index
 from mltraq_ds.errors import FormatError, MissingExtraError, UnsupportedTypeError
-from tests.unit.codecs.arrow_values import BERLIN, Memory, arrays, indexes, there_and_back, written
+from tests.unit.codecs.arrow_values import BERLIN, PANDAS_3, Memory, arrays, indexes, there_and_back, written
 
 ARRAYS = arrays()
 INDEXES = indexes()
@@ -178,7 +178,7 @@ SCALARS = [
     pd.Timestamp("2024-10-27 00:30", tz="UTC").tz_convert(BERLIN),
     pd.Timestamp("2024-10-27 01:30", tz="UTC").tz_convert(BERLIN),
     pd.Timestamp("2024", tz=datetime.timezone(datetime.timedelta(hours=1))),
-    pd.Timestamp(2024, 1, 1, 2, fold=1),
+    pd.Timestamp(year=2024, month=1, day=1, hour=2, fold=1),
     pd.Timestamp.min,
     pd.Timestamp.max,
     *(pd.Timedelta(-5, "s").as_unit(unit) for unit in ("s", "ms", "us", "ns")),
@@ -216,8 +216,12 @@ def test_zones_of_other_libraries() -> None:
     """Zones of dateutil and pytz come back, as theirs if the library is there; nameless ones are refused."""
     tz = pytest.importorskip("dateutil.tz")
     for zone in (tz.UTC, tz.gettz("Europe/Berlin")):
-        back = there_and_back(SCALAR, pd.Timestamp("2024", tz=zone))
-        assert back == pd.Timestamp("2024", tz=zone)
+        try:
+            value = pd.Timestamp("2024", tz=zone)
+        except AttributeError:
+            pytest.skip("this pandas is too old for this dateutil")
+        back = there_and_back(SCALAR, value)
+        assert back == value
         assert type(back.tz) is type(zone)
     with pytest.raises(UnsupportedTypeError, match="tz_convert"):
         SCALAR.encode(pd.Timestamp("2024", tz=tz.tzlocal()))
@@ -321,7 +325,8 @@ print(sorted({"pandas", "pyarrow", "polars", "torch"} & set(sys.modules)))
     assert done.stdout.split("\n")[:2] == ["0", "[]"]
 
 
-COLUMNS = st.sampled_from(["i1", "u8", "f2", "f4", "f8", "c16", "?", "M8[ns]", "m8[us]", "M8[s]"])
+TIMES = ["m8[us]", "M8[s]"] if PANDAS_3 else []  # Hypothesis cannot draw them with pandas 2
+COLUMNS = st.sampled_from(["i1", "u8", "f2", "f4", "f8", "c16", "?", "M8[ns]", *TIMES])
 
 
 @st.composite

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import struct
 import subprocess
 import sys
 import textwrap
@@ -18,6 +19,7 @@ import pyarrow.feather
 import pytest
 
 from mltraq_ds.codecs import arrow
+from mltraq_ds.codecs.arrow_bounds import RangeFile, check_file, malformed
 from mltraq_ds.codecs.arrow_ipc import ColumnReader, ColumnWriter
 from mltraq_ds.codecs.base import Parts
 from mltraq_ds.codecs.pandas_frames import read_columns
@@ -40,7 +42,7 @@ def mixed(rows: int = 6) -> pd.DataFrame:
             "f": np.arange(rows) / 3,
             "i": np.arange(rows, dtype="i4"),
             "b": np.arange(rows) % 3 == 0,
-            "s": pd.array([f"text {i}" if i % 2 else None for i in range(rows)], dtype="str"),
+            "s": pd.array([f"text {i}" if i % 2 else None for i in range(rows)], dtype="string[pyarrow]"),
             "c": pd.Categorical.from_codes(np.arange(rows) % 3, ["x", "y", "z"]),
             "t": pd.date_range("2024", periods=rows, freq="h", tz=BERLIN),
             "n": pd.array([i if i % 2 else None for i in range(rows)], dtype="Int64"),
@@ -214,8 +216,8 @@ def test_buffers_that_share_bytes_are_refused() -> None:
     content = source_of(parts).content
     # No nulls of the second column, then where its values are, then their size.
     size = (8000).to_bytes(8, "little")
-    at = content.index(bytes(8) + size + size)
-    content[at + 8 : at + 16] = bytes(8)
+    at = content.index(size + bytes(8) + size + size)
+    content[at + 16 : at + 24] = bytes(8)
     with pytest.raises(ValueError, match="overlap"):
         FRAME.decode(parts.meta, [Memory(content)])
 
@@ -228,6 +230,71 @@ def test_a_cut_member_is_a_value_error(length: int) -> None:
     for cut in (content[:length], content[:length] + content[-6:], content[:8] + content[-length:]):
         with pytest.raises(ValueError):
             FRAME.decode(parts.meta, [Memory(cut)])
+
+
+class Broken(Memory):
+    """A member on a storage that stopped answering."""
+
+    def read(self) -> memoryview:
+        raise OSError(5, "gone")
+
+
+def test_errors_of_the_storage_pass() -> None:
+    """An OSError with a number is the storage's, not a sign of damage; without one it is pyarrow's."""
+    parts = FRAME.encode(pd.DataFrame({"a": [1.0]}))
+    with pytest.raises(OSError, match="gone"):
+        FRAME.decode(parts.meta, [Broken(bytearray(10))])
+    with pytest.raises(ValueError, match="too few"), malformed():
+        raise OSError("too few bytes")
+
+
+def directory(*fields: bytes | None) -> bytearray:
+    """Return an Arrow file without anything but a directory: a flatbuffers table with these fields."""
+    offsets, values = bytearray(), bytearray()
+    for value in fields:
+        offsets += struct.pack("<H", 4 + len(values) if value is not None else 0)
+        values += value or b""
+    table = struct.pack("<HH", 4 + len(offsets), 4 + len(values)) + offsets
+    footer = struct.pack("<I", 4 + len(table)) + table + struct.pack("<i", len(table)) + values
+    return bytearray(b"ARROW1\0\0" + bytes(16) + footer + struct.pack("<i", len(footer)) + b"ARROW1")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (directory(None, None, None, struct.pack("<II", 4, 1000)), "vector ends"),
+        (directory(None, None, None, struct.pack("<I", 1 << 30)), "malformed"),
+        (directory(None, None, None, struct.pack("<IIqixxxxq", 4, 1, -8, 16, 8)), "outside of the member"),
+        (directory(None, None, None, struct.pack("<IIqixxxxq", 4, 1, 8, 4, 8)), "malformed"),
+        (directory(None, None, None, struct.pack("<IIqixxxxq", 4, 1, 8, 16, 8)), "outside of its message|no header"),
+        (
+            directory(None, None, None, b"\0" * 4)[:-10] + struct.pack("<i", 1 << 20) + b"ARROW1",
+            "outside of the member",
+        ),
+        (directory(None)[:24] + struct.pack("<I", 99) + directory(None)[28:], "outside of its message"),
+    ],
+    ids=str,
+)
+def test_a_malformed_directory_is_a_value_error(content: bytearray, message: str) -> None:
+    """Every length and offset in it is checked before it is followed."""
+    with pytest.raises(ValueError, match=message):
+        check_file(RangeFile(Memory(content), whole=True))
+
+
+def test_the_directory_of_a_frame_is_checked_wherever_it_is_changed() -> None:
+    """Each byte of message and directory set to odd values: refused by `check_file`, or taken without an error."""
+    parts = FRAME.encode(pd.DataFrame({"a": np.arange(3.0), "b": ["x", "y", None]}))
+    content = source_of(parts).content
+    refused = set()
+    for at in range(len(content)):
+        for value in (0, 1, 0x7F, 0xFF):
+            changed = bytearray(content)
+            changed[at] = value
+            try:
+                check_file(RangeFile(Memory(changed), whole=True))
+            except ValueError as error:
+                refused.add(str(error)[:20])
+    assert len(refused) > 8
 
 
 def test_several_batches_are_refused() -> None:

@@ -33,12 +33,13 @@ TABLES: dict[str, Callable[[], Any]] = {
     "no columns": lambda: pa.table({}),
     "sliced": lambda: pa.table({"a": list(range(100)), "b": [str(i) for i in range(100)]}).slice(13, 50),
     "views": lambda: pa.table({"a": pa.array(["x" * 40, None, ""], pa.string_view())}),
-    "uuid": lambda: pa.table({"a": pa.array([bytes(16)], pa.uuid())}),
     "run ends": lambda: pa.table({"a": pa.RunEndEncodedArray.from_arrays([2, 5], [1, 2])}),
     "union": lambda: pa.table(
         {"a": pa.UnionArray.from_sparse(pa.array([0, 1], pa.int8()), [pa.array([1, 2]), pa.array(["a", "b"])])}
     ),
 }
+if hasattr(pa, "uuid"):
+    TABLES["uuid"] = lambda: pa.table({"a": pa.array([bytes(16)], pa.uuid())})
 
 
 @pytest.mark.parametrize("kind", TABLES)
@@ -153,7 +154,7 @@ def test_polars_frames_and_series_come_back() -> None:
         back = there_and_back(frame_codec, value)
         assert type(back) is pl.DataFrame
         assert back.schema == value.schema
-        assert back.equals(value)
+        assert repr(back.to_dicts()) == repr(value.to_dicts())
     for name, column in polars_columns().items():
         for value in (column, column.alias(name), column[:0]):
             back = there_and_back(series_codec, value)
