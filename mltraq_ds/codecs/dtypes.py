@@ -117,7 +117,7 @@ def _simple(text: str) -> np.dtype[Any]:
     try:
         dtype = np.dtype(text)
     except TypeError as error:
-        if text.lstrip("<>|=")[0] in "fc":
+        if text.lstrip("<>|=") in ("f12", "f16", "c24", "c32"):
             raise FormatError(
                 f"The dtype {text!r} cannot be read because this machine does not have it: the extended precision of "
                 "numpy.longdouble depends on the processor. Read it where it was written and convert it to float64."

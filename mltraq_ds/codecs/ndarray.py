@@ -53,6 +53,9 @@ class NdarrayCodec(Codec):
             "order": _order(array),
             "scalar": not isinstance(value, np.ndarray),
         }
+        if dtype.names is not None and dtype.itemsize:
+            # As plain bytes: copying items with fields leaves what is between the fields to chance.
+            array = array.view(np.dtype((np.void, dtype.itemsize)))
         if array.nbytes < _INLINE_BYTES:
             return Parts({**meta, "bytes": array.tobytes(meta["order"])}, (), summary)
         header = _npy_header(dtype, array.shape, meta["order"] == "F")
@@ -71,10 +74,11 @@ class NdarrayCodec(Codec):
         if order not in ("C", "F"):
             raise ValueError(f"unknown order {order!r:.80}")
         size = math.prod(shape) * dtype.itemsize
-        content = bytearray(meta["bytes"]) if "bytes" in meta else _npy_content(members[0], size)
+        content: bytearray | memoryview
+        content = bytearray(memoryview(meta["bytes"])) if "bytes" in meta else _npy_content(members[0], size)
         if len(content) != size:
             raise ValueError(f"an array of {size} bytes has {len(content)}")
-        array: np.ndarray[Any, Any] = np.ndarray(shape, dtype, content if size else None, order=order)
+        array: np.ndarray[Any, Any] = np.ndarray(shape, dtype, content, order=order)
         return array[()] if meta["scalar"] else array
 
 

@@ -63,6 +63,8 @@ def _unpack_small(packed: bytes, unpacking: Unpacking) -> np.ndarray[Any, Any]:
     # The copy is aligned, writable and owns its bytes.
     if len(shape) == 1 and size:
         return np.frombuffer(packed, dtype, -1, start).copy()
+    if not dtype.itemsize:  # a copy of dtype U0 has dtype U1
+        return np.ndarray(shape, dtype, bytearray(), order=order)  # type: ignore[arg-type]
     return np.ndarray(shape, dtype, packed, start, order=order).copy(order)  # type: ignore[arg-type]
 
 
@@ -118,9 +120,9 @@ def _unpack_scalar(packed: bytes, unpacking: Unpacking) -> np.generic:
 
 
 def _pack_text(value: np.str_ | np.bytes_, packing: Packing) -> ExtType:
-    # By their own bytes: an array of U or S would drop trailing NULs.
+    # By the methods of str and bytes: those of numpy drop trailing NULs.
     if isinstance(value, np.str_):
-        return ext.ext(ext.NUMPY_SCALAR, b"\x00U" + str(value).encode("utf-8", "surrogatepass"))
+        return ext.ext(ext.NUMPY_SCALAR, b"\x00U" + str.encode(value, "utf-8", "surrogatepass"))
     return ext.ext(ext.NUMPY_SCALAR, b"\x00S" + bytes(value))
 
 
