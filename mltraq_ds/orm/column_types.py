@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -46,8 +47,18 @@ class JsonText(TypeDecorator[Any]):
         return _to_json_text
 
     def coerce_compared_value(self, op: OperatorType | None, value: Any) -> TypeEngine[Any]:
-        """Compare ``column["key"] == 1`` with a number, not with a JSON document."""
-        return sa.JSON().coerce_compared_value(op, value)
+        """Compare ``fields["x"] == "a"`` with the JSON value ``"a"``: there a ``str`` is a value, not a text."""
+        return _JsonOperand()
+
+
+class _JsonOperand(JsonText):
+    """A Python value that is compared with JSON."""
+
+    cache_ok = True
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any] | None:
+        """Serialise everything."""
+        return partial(json.dumps, allow_nan=False)
 
 
 class UtcDateTime(TypeDecorator[datetime]):

@@ -13,6 +13,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
 from mltraq_ds.errors import DatabaseUnavailableError, MissingExtraError, UsageError
 from mltraq_ds.orm.urls import hide_secrets, is_in_memory
+from mltraq_ds.storage.mounts import filesystem_type
 
 __all__ = ["is_network_folder", "make_engine"]
 
@@ -112,20 +113,14 @@ def _refuse_network_folder(url: URL) -> None:
         )
 
 
-def is_network_folder(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> bool:
-    """Tell whether a folder is on a network file system; False where the system does not say."""
+def is_network_folder(folder: Path) -> bool:
+    """Tell whether a folder is on a network file system; False where that is not known."""
     try:
-        lines = mounts.read_text(errors="surrogateescape").splitlines()
+        resolved = folder.resolve()
+        kind = filesystem_type(resolved.stat().st_dev, str(resolved)) or ""
     except OSError:
-        return False
-    resolved = folder.resolve()
-    best = ("", "")
-    for line in lines:
-        before, _, after = line.partition(" - ")
-        point = before.split(" ")[4].replace("\\040", " ")
-        if resolved.is_relative_to(point) and len(point) >= len(best[0]):
-            best = (point, after.split(" ")[0])
-    return bool(_NETWORK_KINDS.fullmatch(best[1])) or best[1].startswith(_NETWORK_FUSES)
+        return False  # no such folder: SQLite says so
+    return _NETWORK_KINDS.fullmatch(kind) is not None or kind.startswith(_NETWORK_FUSES)
 
 
 def _make_server(url: URL, *, echo: bool, timeout_s: float) -> Engine:

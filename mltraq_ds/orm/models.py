@@ -2,6 +2,8 @@
 
 >>> import sqlalchemy as sa
 >>> query = sa.select(Run.id_run).where(Run.fields["accuracy"].as_float() > 0.9)
+
+Say ``as_float()``, ``as_integer()`` or ``as_string()`` to compare by size; ``==`` works without.
 """
 
 from __future__ import annotations

@@ -173,6 +173,10 @@ class IndexSuite:
         by_text = sa.select(models.Run.id_run).where(models.Run.fields["s"].as_string() == "s1")
         assert list(index.database.query(by_number)["id_run"]) == ["r3", "r4"]
         assert list(index.database.query(by_text)["id_run"]) == ["r1"]
+        equal = [models.Run.fields["s"] == "s1", models.Run.fields["x"] == 0.1, models.Run.params == {}]
+        for condition, found in zip(equal, [["r1"], ["r1"], ["r0", "r1", "r2", "r3", "r4"]], strict=True):
+            query = sa.select(models.Run.id_run).where(condition).order_by("position")
+            assert list(index.database.query(query)["id_run"]) == found, condition
 
     def test_objects_are_serialised_too(self, index):
         """Through the models a dictionary is stored as the JSON that a record would be, and NaN is refused."""

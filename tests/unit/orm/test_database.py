@@ -12,7 +12,6 @@ import threading
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -448,24 +447,37 @@ def test_a_network_folder(path, monkeypatch):
     memory.close()
 
 
-def test_kinds_of_mounts(tmp_path):
-    """The innermost mount decides; spaces are read; a system that says nothing is taken for local."""
-    mounts = tmp_path / "mountinfo"
-    mounts.write_text(
-        "22 1 8:1 / / rw shared:1 - ext4 /dev/vda rw\n"
-        "23 22 0:5 / /net rw - nfs4 server:/x rw\n"
-        "24 23 0:6 / /net/local rw - ext4 /dev/vdb rw\n"
-        "25 22 0:7 / /my\\040share rw shared:2 master:3 - cifs //s/x rw\n"
-        "26 22 0:8 / /ssh rw - fuse.sshfs host: rw\n"
-        "27 22 0:9 / /disk rw - fuseblk /dev/sdb rw\n"
-    )
-    kinds = {
-        folder: engines.is_network_folder(Path(folder), mounts)
-        for folder in ("/data", "/net", "/net/a", "/net/local/a", "/my share/x", "/ssh/x", "/disk", "/netz")
-    }
-    assert [folder for folder, is_network in kinds.items() if is_network] == ["/net", "/net/a", "/my share/x", "/ssh/x"]
-    assert not engines.is_network_folder(Path("/net"), tmp_path / "absent")
-    assert not engines.is_network_folder(tmp_path)
+def test_kinds_of_file_systems(tmp_path, monkeypatch):
+    """Network file systems are known by name; unknown ones and folders that do not exist are taken for local."""
+    kinds = ["ext4", "nfs", "nfs4", "cifs", "fuse.sshfs", "fuseblk", "nfsx", "9p", None]
+    refused = []
+    for kind in kinds:
+        monkeypatch.setattr(engines, "filesystem_type", lambda device, path, kind=kind: kind)
+        if engines.is_network_folder(tmp_path):
+            refused.append(kind)
+        assert not engines.is_network_folder(tmp_path / "absent")
+    assert refused == ["nfs", "nfs4", "cifs", "fuse.sshfs", "9p"]
+
+
+def test_changing_to_wal_is_tried_again():
+    """SQLite does not wait when the mode is changed while another one opens the file, so we do."""
+
+    class Busy:
+        def __init__(self, times):
+            self.times = times
+
+        def execute(self, statement):
+            if statement.endswith("=WAL") and self.times:
+                self.times -= 1
+                raise sqlite3.OperationalError("database is locked")
+            return self
+
+        def fetchone(self):
+            return ("delete",)
+
+    engines._use_wal(Busy(3), timeout_s=10)
+    with pytest.raises(sqlite3.OperationalError):
+        engines._use_wal(Busy(10**9), timeout_s=0.01)
 
 
 @pytest.mark.parametrize(
