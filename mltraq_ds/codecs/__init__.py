@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from mltraq_ds.codecs.base import Codec, Encoded, Member, MemberSource, Parts
 from mltraq_ds.codecs.census import MAX_DEPTH
-from mltraq_ds.errors import FormatError, MissingExtraError, UsageError
+from mltraq_ds.errors import FormatError, MissingExtraError, UnsupportedTypeError, UsageError
 
 if TYPE_CHECKING:
     from mltraq_ds.codecs.directory import Directory
@@ -224,6 +224,8 @@ def _codec_for(value: object) -> Codec | None:
     for codec in _candidates(value):
         if codec.accepts(value):
             return codec
+    if _broken_entry_points:
+        raise UnsupportedTypeError(f"no codec takes it.{_broken()}")
     return None
 
 
@@ -253,4 +255,4 @@ def _load_entry_points() -> None:
 
 
 def _broken() -> str:
-    return f" Entry points that could not be loaded: {'; '.join(_broken_entry_points)}." if _broken_entry_points else ""
+    return f" Entry points that could not be loaded: {'; '.join(_broken_entry_points)}" if _broken_entry_points else ""

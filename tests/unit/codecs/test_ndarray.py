@@ -1,6 +1,5 @@
 """NumPy arrays and scalars: every dtype, shape and layout comes back bit by bit, and nothing is copied on the way."""
 
-import datetime as dt
 import io
 import math
 import subprocess
@@ -123,7 +122,7 @@ def test_npy_is_read_by_numpy(dtype):
         assert raw(loaded) == raw(value)
     else:
         assert all(raw(loaded[name]) == raw(value[name]) for name in dtype.names)
-    if dtype.kind not in "V":
+    if dtype.kind != "V":
         assert loaded.dtype == dtype
     assert (len(content) - value.nbytes) % 64 == 0
 
@@ -174,7 +173,7 @@ def test_nothing_is_copied():
 
 
 def test_large_array_takes_no_memory():
-    """Encoding 512 MiB and going through the buffers allocates next to nothing; blocks of a stepped array stay small."""
+    """Encoding 512 MiB and going through the buffers allocates next to nothing, a stepped array small blocks."""
     value = np.zeros(2**26, "f8")
     tracemalloc.start()
     try:

@@ -46,7 +46,7 @@ def _nothing_ran():
 
 
 def test_nothing_runs_until_allowed():
-    """Loading, printing, storing again and comparing types run nothing; the value does, once, if the reader allows it."""
+    """Loading, printing, storing again and comparing run nothing; the value does, once, if the reader allows it."""
     encoded = encode({"a": Pickled(Tattler())})
     refused = decode(encoded.tree, sources_of(encoded.members))["a"]
     assert repr(refused) == "Pickled(<not read>)"

@@ -1,5 +1,6 @@
 """Plain values: everything the standard library has that a run may hold comes back as it was."""
 
+import contextlib
 import datetime as dt
 import enum
 import gc
@@ -23,7 +24,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mltraq_ds.codecs import MAX_DEPTH, Pickled, decode, encode
-from mltraq_ds.codecs import decoder as decoder_module
 from mltraq_ds.errors import CorruptBlobError, FormatError, TooDeepError, UnsupportedTypeError
 from mltraq_ds.testing.codec import REFUSALS, MemorySource, content_of, round_trip, sources_of
 
@@ -187,11 +187,11 @@ def test_nested_round_trip(value):
 
 def test_sets_do_not_depend_on_their_order():
     """Equal sets give equal bytes, whatever order they were filled in."""
-    first, second = set(range(1000)), set(reversed(range(1000)))
+    first, second = set(range(1000)), set(range(999, -1, -1))
     second.discard(5)
     second.add(5)
     words = [f"word{i}" for i in range(100)]
-    assert encode([first, set(words)]).tree == encode([second, set(reversed(words))]).tree
+    assert encode([first, set(words)]).tree == encode([second, set(words[::-1])]).tree
     code = "from mltraq_ds.codecs import encode; print(encode({'a', 'b', 'c', 'd', ('e', 1)}).tree.hex())"
     runs = {
         subprocess.run(
@@ -612,10 +612,8 @@ def test_hostile_trees(tree):
 
 def decode_quietly(tree):
     """Decode, with what is imported on use out of the way."""
-    try:
+    with contextlib.suppress(*REFUSALS):
         decode(tree)
-    except REFUSALS:
-        pass
 
 
 def test_unknown_marks_and_zones_are_of_another_version():
