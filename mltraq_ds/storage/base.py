@@ -227,19 +227,24 @@ class Storage(ABC):
         skip = len(prefix) + 1 if prefix else 0
         return sorted({stat.key[skip:].partition("/")[0] for stat in self.list(prefix) if "/" in stat.key[skip:]})
 
-    def make_folder(self, key: str) -> None:  # noqa: B027 - nothing to do where there are no folders
+    def make_folder(self, key: str) -> None:
         """Make a folder that must be new (`KeyExistsError`); nothing to do where there are no folders."""
+        validate_key(key)
 
-    def prune(self, key: str) -> None:  # noqa: B027 - nothing to do where there are no folders
+    def prune(self, key: str) -> None:
         """Remove a folder if it is empty; otherwise, or if it is gone, nothing is done."""
+        validate_key(key)
 
     def move_folder(self, key: str, to: str) -> bool:
         """Rename a folder in one step; False where that is not possible, and then nothing was done."""
+        validate_key(key)
+        validate_key(to)
         return False
 
     def delete_folder(self, key: str) -> None:
         """Remove all keys below a folder, and the folder; one that is gone already is no error."""
-        self.delete_many([stat.key for stat in self.list(key)])
+        validate_key(key)  # the empty one would be everything
+        self.delete_many([stat.key for found in (self.list, self.list_unfinished) for stat in found(key)])
 
     def now(self) -> float:
         """Return the time on the clock that `Stat.modified` is taken from (s since 1970)."""

@@ -45,6 +45,9 @@ _VERBS: dict[str, Callable[[Storage, str], object]] = {
     "stat": lambda storage, key: storage.stat(key),
     "list": lambda storage, key: list(storage.list(key)),
     "folders": lambda storage, key: storage.folders(key),
+    "make_folder": lambda storage, key: storage.make_folder(key),
+    "move_folder": lambda storage, key: storage.move_folder(key, "b"),
+    "move_folder to": lambda storage, key: storage.move_folder("safe", key),
     "prune": lambda storage, key: storage.prune(key),
     "delete_folder": lambda storage, key: storage.delete_folder(key),
 }

@@ -162,6 +162,25 @@ class WritingConformance(StorageHooks):
         assert self.raw_list() == {"a/old"}
         assert self.raw_read("a/old") == b"old"
 
+    @pytest.mark.parametrize("replace", [False, True])
+    def test_before_publish(self, replace: bool) -> None:
+        """What is called before the name is given is called once, and can stop the write."""
+        storage = self.make_storage()
+        storage.put("a/old", [b"old"], size=3, parents=True)
+        calls: list[int] = []
+
+        def stop() -> None:
+            raise ZeroDivisionError
+
+        key = "a/old" if replace else "a/x"
+        with pytest.raises(ZeroDivisionError):
+            storage.put(key, [b"new"], size=3, replace=replace, before_publish=stop)
+        assert self.raw_list() == {"a/old"}
+        assert self.raw_read("a/old") == b"old"
+        storage.put(key, [b"new"], size=3, replace=replace, before_publish=lambda: calls.append(1))
+        assert self.raw_read(key) == b"new"
+        assert calls == [1]
+
     def test_flush_later(self) -> None:
         """Keys put without flushing are there, before and after one flush for all."""
         storage = self.make_storage()
