@@ -158,7 +158,7 @@ class Database:
             return work(connection)
 
     def ping(self) -> None:
-        """Connect and ask for an answer, or raise `DatabaseUnavailableError`; nothing is created but an empty file."""
+        """Connect and ask for an answer, making the tables if they are missing; raise `DatabaseUnavailableError`."""
         with self.read() as connection:
             connection.exec_driver_sql("SELECT 1")
 
