@@ -115,7 +115,7 @@ class PandasArrayCodec(Codec):
             return False
         if not hasattr(type(value), "_from_sequence"):
             return False
-        from mltraq_ds.codecs.pandas_arrays import ARRAYS
+        from mltraq_ds.codecs.pandas_index import ARRAYS
 
         return type(value).__name__ in ARRAYS
 

@@ -8,7 +8,7 @@ No dtype is stored as pandas prints it, so that pandas 2 and 3 read each other's
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,7 +21,7 @@ from mltraq_ds.codecs.pandas_scalars import decode_offset, decode_zone, encode_o
 from mltraq_ds.codecs.pandas_text import decode_objects, decode_text, encode_objects, encode_text
 from mltraq_ds.errors import UnsupportedTypeError
 
-__all__ = ["ARRAYS", "decode_array", "encode_array", "positions"]
+__all__ = ["DECODERS", "ENCODERS", "Description"]
 
 NDArray: TypeAlias = np.ndarray[Any, Any]
 Description: TypeAlias = dict[str, Any]
@@ -30,56 +30,6 @@ _UNITS = ("s", "ms", "us", "ns")
 _COLUMN_DTYPES = frozenset(
     map(np.dtype, ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"])
 )
-
-
-def encode_array(array: Any, writer: ColumnWriter | None, label: object) -> Description:
-    """Describe an array and put its values into the writer where Arrow can hold them exactly.
-
-    Parameters
-    ----------
-    array : ndarray or ExtensionArray
-        Shape ``(rows,)``.
-    writer : ColumnWriter or None
-        None keeps all values in the description: for small things such as column labels.
-    label : object
-        Readable name of the column.
-
-    Raises
-    ------
-    UnsupportedTypeError
-        If the array is of a class that pandas does not define.
-    """
-    if isinstance(array, np.ndarray):
-        return _encode_numpy(array, writer, label)
-    encode = _ENCODERS.get(type(array).__name__) if type(array).__module__.partition(".")[0] == "pandas" else None
-    if encode is None:
-        raise UnsupportedTypeError(
-            f"column {label!r} has values of type {type(array).__module__}.{type(array).__qualname__}, which no codec "
-            "takes; convert it to a dtype of pandas"
-        )
-    return encode(array, writer, label)
-
-
-def decode_array(description: Description, reader: ColumnReader | None) -> Any:
-    """Return the array described: a writable view of the member where nothing has to be converted."""
-    decode = _DECODERS.get(description["kind"])
-    if decode is None:
-        raise ValueError(f"unknown kind of column {description['kind']!r}")
-    return decode(description, reader)
-
-
-def positions(description: Description) -> Iterator[int]:
-    """Yield the positions of the Arrow columns that a description needs."""
-    if description["kind"] == "index":
-        yield from positions(description["values"])
-    elif description["kind"] == "interval":
-        yield from positions(description["left"])
-        yield from positions(description["right"])
-    elif description["kind"] == "multi":
-        for level in description["levels"]:
-            yield from positions(level)
-    elif "at" in description:
-        yield int(description["at"])
 
 
 def _put(
@@ -192,17 +142,6 @@ def _decode_period(description: Description, reader: ColumnReader | None) -> Any
     return pd.arrays.PeriodArray(ticks, dtype=pd.PeriodDtype(decode_offset(description["freq"])))
 
 
-def _encode_interval(array: Any, writer: ColumnWriter | None, label: object) -> Description:
-    left = encode_array(_plain(array.left.array), writer, f"{label}.left")
-    right = encode_array(_plain(array.right.array), writer, f"{label}.right")
-    return {"kind": "interval", "closed": array.closed, "left": left, "right": right}
-
-
-def _decode_interval(description: Description, reader: ColumnReader | None) -> Any:
-    left, right = (decode_array(description[side], reader) for side in ("left", "right"))
-    return pd.arrays.IntervalArray.from_arrays(left, right, closed=description["closed"])
-
-
 def _encode_masked(array: Any, writer: ColumnWriter | None, label: object) -> Description:
     # The two arrays behind a nullable dtype have no public names; pandas' own __arrow_array__ would copy booleans.
     values, nulls = array._data, array._mask
@@ -268,39 +207,14 @@ def _decode_sparse(description: Description, reader: ColumnReader | None) -> Any
     return sparse_array(values, sparse_index=index, fill_value=fill, dtype=dtype, kind=layout)
 
 
-def _encode_categorical(array: Any, writer: ColumnWriter | None, label: object) -> Description:
-    from mltraq_ds.codecs.pandas_index import encode_codes
-
-    return {
-        "kind": "categorical",
-        "ordered": array.ordered,
-        **encode_codes(array.codes, array.categories, writer, label),
-    }
-
-
-def _decode_categorical(description: Description, reader: ColumnReader | None) -> Any:
-    from mltraq_ds.codecs.pandas_index import decode_codes
-
-    codes, categories = decode_codes(description, reader)
-    dtype = pd.CategoricalDtype(categories, ordered=description["ordered"])
-    return pd.Categorical.from_codes(codes, dtype=dtype)
-
-
-def _plain(array: Any) -> Any:
-    """Return the ndarray behind an array that pandas wraps for its interface only."""
-    return np.asarray(array) if type(array) is pd.arrays.NumpyExtensionArray else array
-
-
-_ENCODERS: dict[str, Callable[[Any, ColumnWriter | None, object], Description]] = {
+ENCODERS: dict[str, Callable[[Any, ColumnWriter | None, object], Description]] = {
     "ArrowExtensionArray": _encode_arrow,
     "ArrowStringArray": encode_text,
     "ArrowStringArrayNumpySemantics": encode_text,
     "BooleanArray": _encode_masked,
-    "Categorical": _encode_categorical,
     "DatetimeArray": _encode_datetime,
     "FloatingArray": _encode_masked,
     "IntegerArray": _encode_masked,
-    "IntervalArray": _encode_interval,
     "NumpyExtensionArray": lambda array, writer, label: _encode_numpy(np.asarray(array), writer, label),
     "PeriodArray": _encode_period,
     "SparseArray": _encode_sparse,
@@ -308,11 +222,9 @@ _ENCODERS: dict[str, Callable[[Any, ColumnWriter | None, object], Description]] 
     "StringArrayNumpySemantics": encode_text,
     "TimedeltaArray": _encode_datetime,
 }
-_DECODERS: dict[str, Callable[[Description, ColumnReader | None], Any]] = {
+DECODERS: dict[str, Callable[[Description, ColumnReader | None], Any]] = {
     "arrow": _decode_arrow,
-    "categorical": _decode_categorical,
     "datetime": _decode_datetime,
-    "interval": _decode_interval,
     "masked": _decode_masked,
     "numpy": _decode_numpy,
     "object": decode_objects,
@@ -321,6 +233,3 @@ _DECODERS: dict[str, Callable[[Description, ColumnReader | None], Any]] = {
     "string": decode_text,
     "timedelta": _decode_datetime,
 }
-
-#: Classes taken, by name.
-ARRAYS = frozenset(_ENCODERS)

@@ -14,8 +14,7 @@ import pandas as pd
 from mltraq_ds.codecs.arrow_bounds import malformed
 from mltraq_ds.codecs.arrow_ipc import ColumnReader, ColumnWriter
 from mltraq_ds.codecs.base import Member, MemberSource, Parts
-from mltraq_ds.codecs.pandas_arrays import decode_array, encode_array, positions
-from mltraq_ds.codecs.pandas_index import decode_index, encode_index
+from mltraq_ds.codecs.pandas_index import decode_array, decode_index, encode_array, encode_index, positions
 
 __all__ = [
     "decode_frame",

@@ -1,22 +1,75 @@
-"""Indexes of pandas: ranges, levels with codes, arrays with a name and perhaps a frequency.  Imported on use only."""
+"""Arrays and indexes of pandas: an index holds arrays, and a categorical array holds an index, so both are here.
+
+Imported on use only.
+"""
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from mltraq_ds.codecs.arrow_ipc import ColumnReader, ColumnWriter
-from mltraq_ds.codecs.pandas_arrays import decode_array, encode_array
+from mltraq_ds.codecs.pandas_arrays import DECODERS, ENCODERS, Description
 from mltraq_ds.codecs.pandas_scalars import decode_offset, encode_offset
 from mltraq_ds.errors import UnsupportedTypeError
 
-__all__ = ["decode_codes", "decode_index", "encode_codes", "encode_index"]
+__all__ = ["ARRAYS", "decode_array", "decode_index", "encode_array", "encode_index", "positions"]
 
-Description: TypeAlias = dict[str, Any]
 _CODES = {pa.int8(): "i1", pa.int16(): "<i2", pa.int32(): "<i4", pa.int64(): "<i8"}
+
+
+def encode_array(array: Any, writer: ColumnWriter | None, label: object) -> Description:
+    """Describe an array and put its values into the writer where Arrow can hold them exactly.
+
+    Parameters
+    ----------
+    array : ndarray or ExtensionArray
+        Shape ``(rows,)``.
+    writer : ColumnWriter or None
+        None keeps all values in the description: for small things such as column labels.
+    label : object
+        Readable name of the column.
+
+    Raises
+    ------
+    UnsupportedTypeError
+        If the array is of a class that pandas does not define.
+    """
+    if isinstance(array, np.ndarray):
+        return ENCODERS["NumpyExtensionArray"](array, writer, label)
+    encode = _ENCODERS.get(type(array).__name__) if type(array).__module__.partition(".")[0] == "pandas" else None
+    if encode is None:
+        raise UnsupportedTypeError(
+            f"column {label!r} has values of type {type(array).__module__}.{type(array).__qualname__}, which no codec "
+            "takes; convert it to a dtype of pandas"
+        )
+    return encode(array, writer, label)
+
+
+def decode_array(description: Description, reader: ColumnReader | None) -> Any:
+    """Return the array described: a writable view of the member where nothing has to be converted."""
+    decode = _DECODERS.get(description["kind"])
+    if decode is None:
+        raise ValueError(f"unknown kind of column {description['kind']!r}")
+    return decode(description, reader)
+
+
+def positions(description: Description) -> Iterator[int]:
+    """Yield the positions of the Arrow columns that a description needs."""
+    if description["kind"] == "index":
+        yield from positions(description["values"])
+    elif description["kind"] == "interval":
+        yield from positions(description["left"])
+        yield from positions(description["right"])
+    elif description["kind"] == "multi":
+        for level in description["levels"]:
+            yield from positions(level)
+    elif "at" in description:
+        yield int(description["at"])
 
 
 def encode_index(index: Any, writer: ColumnWriter | None, label: object = "index") -> Description:
@@ -122,3 +175,47 @@ class DictionaryReader(ColumnReader):
         self._file = reader._file
         self._batch = pa.RecordBatch.from_arrays([dictionary], names=["level"])
         self._positions = {0: 0}
+
+
+def _encode_interval(array: Any, writer: ColumnWriter | None, label: object) -> Description:
+    left = encode_array(_plain(array.left.array), writer, f"{label}.left")
+    right = encode_array(_plain(array.right.array), writer, f"{label}.right")
+    return {"kind": "interval", "closed": array.closed, "left": left, "right": right}
+
+
+def _decode_interval(description: Description, reader: ColumnReader | None) -> Any:
+    left, right = (decode_array(description[side], reader) for side in ("left", "right"))
+    return pd.arrays.IntervalArray.from_arrays(left, right, closed=description["closed"])
+
+
+def _encode_categorical(array: Any, writer: ColumnWriter | None, label: object) -> Description:
+    return {
+        "kind": "categorical",
+        "ordered": array.ordered,
+        **encode_codes(array.codes, array.categories, writer, label),
+    }
+
+
+def _decode_categorical(description: Description, reader: ColumnReader | None) -> Any:
+    codes, categories = decode_codes(description, reader)
+    dtype = pd.CategoricalDtype(categories, ordered=description["ordered"])
+    return pd.Categorical.from_codes(codes, dtype=dtype)
+
+
+def _plain(array: Any) -> Any:
+    """Return the ndarray behind an array that pandas wraps for its interface only."""
+    return np.asarray(array) if type(array) is pd.arrays.NumpyExtensionArray else array
+
+
+_ENCODERS: dict[str, Callable[[Any, ColumnWriter | None, object], Description]] = {
+    **ENCODERS,
+    "Categorical": _encode_categorical,
+    "IntervalArray": _encode_interval,
+}
+_DECODERS: dict[str, Callable[[Description, ColumnReader | None], Any]] = {
+    **DECODERS,
+    "categorical": _decode_categorical,
+    "interval": _decode_interval,
+}
+#: Classes of arrays taken, by name.
+ARRAYS = frozenset(_ENCODERS)

@@ -5,9 +5,9 @@ same width.
 
 Preserved: values bit by bit, dtype, shape, `requires_grad`, Tensor or Parameter.
 
-Not preserved: strides (tensors come back contiguous), the device (the copy is on the CPU, the device is recorded), `grad`
-and the graph, memory shared between tensors (tied weights come back as equal copies), attributes set on an instance,
-such as ``_metadata`` of a `state_dict`, which only carries version numbers of modules.
+Not preserved: strides (tensors come back contiguous), the device (the copy is on the CPU, the device is recorded),
+`grad` and the graph, memory shared between tensors (tied weights come back as equal copies), attributes set on an
+instance, such as ``_metadata`` of a `state_dict`, which only carries version numbers of modules.
 """
 
 from __future__ import annotations

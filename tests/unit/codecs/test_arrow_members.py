@@ -246,6 +246,10 @@ def test_errors_of_the_storage_pass() -> None:
         FRAME.decode(parts.meta, [Broken(bytearray(10))])
     with pytest.raises(ValueError, match="too few"), malformed():
         raise OSError("too few bytes")
+    with pytest.raises(ValueError, match="ArrowException"), malformed():
+        raise pa.ArrowException("odd")
+    with pytest.raises(RuntimeError), malformed():
+        raise RuntimeError("ours")
 
 
 def directory(*fields: bytes | None) -> bytearray:
@@ -418,6 +422,7 @@ faulthandler.enable()
 sys.path.insert(0, sys.argv[2])
 from mltraq_ds.codecs import arrow
 from mltraq_ds.codecs.pandas_frames import read_columns
+from mltraq_ds.errors import MltraqDSError
 from tests.unit.codecs.arrow_values import Memory
 import pandas as pd
 warnings.simplefilter("ignore")
@@ -445,17 +450,18 @@ for name, codec, meta, content in cases:
                 continue
             try:
                 value = read(meta, [Memory(changed)])
+            except (ValueError, MltraqDSError):
+                seen["refused"] += 1
+                continue
+            try:
                 repr(value)
                 if isinstance(value, pd.DataFrame):
                     value.describe(include="all")
                     value.memory_usage(deep=True)
                     [list(value.iloc[:, i]) for i in range(value.shape[1])]
-            except (ValueError, KeyError, TypeError, OverflowError, ArithmeticError, NotImplementedError) as error:
-                if not isinstance(error, ValueError) and "value" in globals():
-                    pass  # of pandas, computing with odd values
-                seen["refused"] += 1
-            else:
-                seen["read"] += 1
+            except Exception:
+                pass  # of pandas, which cannot show every value that it can hold: only a crash counts
+            seen["read"] += 1
 print(seen)
 """
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from mltraq_ds.codecs import arrow
+from mltraq_ds.codecs.arrow_ipc import write_member
 from mltraq_ds.errors import UnsupportedTypeError
 from tests.unit.codecs.arrow_values import Memory, there_and_back, written
 
@@ -90,6 +91,27 @@ def test_a_table_is_written_and_read_without_copies() -> None:
     back = CODEC.decode(parts.meta, [source])
     start = np.frombuffer(source.content, np.uint8).ctypes.data
     assert start <= back.column(0).chunk(0).buffers()[1].address < start + source.size
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_table_that_pyarrow_cannot_write_in_chunks(failures: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Older versions cannot write chunks with different nested dictionaries: one chunk is tried, then it is refused."""
+    calls = []
+
+    def write(table: Any) -> Any:
+        calls.append(table.column(0).num_chunks)
+        if len(calls) <= failures:
+            raise pa.ArrowInvalid("dictionary replacement")
+        return write_member(table)
+
+    monkeypatch.setattr("mltraq_ds.codecs.arrow_tables.write_member", write)
+    value = TABLES["chunks"]()
+    if failures == 2:
+        with pytest.raises(UnsupportedTypeError, match="decode its dictionaries"):
+            CODEC.encode(value)
+    else:
+        assert there_and_back(CODEC, value).equals(value)
+    assert calls == [2, 1]
 
 
 def test_rows_without_columns_are_refused() -> None:
