@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mltraq_ds.testing.faults import Call, Callback, Delay, Fail, Fault, FaultStorage, Kill, LoseResponse, Short
+    from mltraq_ds.testing.fault_storage import FaultStorage
+    from mltraq_ds.testing.faults import Call, Callback, Delay, Fail, Fault, Kill, LoseResponse, Short
     from mltraq_ds.testing.storage import StorageConformance
 
 __all__ = [
@@ -29,5 +30,5 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "storage" if name == "StorageConformance" else "faults"
+    module = {"StorageConformance": "storage", "FaultStorage": "fault_storage"}.get(name, "faults")
     return getattr(import_module(f"{__name__}.{module}"), name)

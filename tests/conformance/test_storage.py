@@ -16,7 +16,7 @@ from mltraq_ds.storage.base import check_new_key, is_temporary
 from mltraq_ds.storage.remote import RemoteStorage
 from mltraq_ds.storage.sources import check_range
 from mltraq_ds.storage.writing import counted
-from mltraq_ds.testing.faults import FaultStorage
+from mltraq_ds.testing.fault_storage import FaultStorage
 from mltraq_ds.testing.storage import StorageConformance
 
 
