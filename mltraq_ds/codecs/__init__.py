@@ -194,7 +194,7 @@ def codec_named(name: str) -> Codec:
         remedy = (
             f"This version knows {', '.join(known)}. Upgrade: pip install --upgrade mltraq_ds."
             if known
-            else f"Install or import the package that registers the codecs of {family!r}, or upgrade mltraq_ds."
+            else f"Install or import the package that registers the codecs of {family!r:.50}, or upgrade mltraq_ds."
         )
         raise FormatError(
             f"A value cannot be decoded because its codec {name!r:.100} is not known here. {remedy}{_broken()}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -89,7 +89,7 @@ class Directory(Mapping[str, File]):
     @property
     def size(self) -> int:
         """Sum of the sizes of its files (bytes)."""
-        return sum(file.size for file in self.values())
+        return sum(file.size for file in self._scan()[0].values())
 
     def paths(self, pattern: str | None = None) -> list[str]:
         """Return the relative paths of its files, sorted; with a pattern (`pathlib.PurePath.match`), those only."""
@@ -116,6 +116,12 @@ class Directory(Mapping[str, File]):
         target = Path(to)
         extract_folder(list(files.items()), folders, target, overwrite)
         return target
+
+    def items(self) -> ItemsView[str, File]:  # docstring inherited
+        return self._scan()[0].items()  # the folder is looked through once, not once per file
+
+    def values(self) -> ValuesView[File]:  # docstring inherited
+        return self._scan()[0].values()
 
     def __getitem__(self, path: str) -> File:
         return self._scan()[0][path]

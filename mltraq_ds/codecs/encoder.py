@@ -162,4 +162,4 @@ class _Level:
         if value is self.run.value:
             self.run.summary = {"codec": codec.name, **parts.summary}
         positions = [self.add_member(member, value) for member in parts.members]
-        return ext.ext(ext.CODEC, self.pack_any([codec.name, parts.meta, positions]))
+        return ext.ext(ext.CODEC, self.pack([codec.name, prepared(parts.meta), positions]))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 from mltraq_ds.codecs.base import Member
@@ -20,6 +19,7 @@ _NAMED_LEVELS = 3
 _MAX_NAME_BYTES = 700  # a key has at most 1,000, and the name of a fragment may come first
 _MAPPINGS = (dict, OrderedDict, defaultdict)
 _SEQUENCES = (list, tuple, deque)
+_CONTAINERS = frozenset(_MAPPINGS + _SEQUENCES)
 _NATIVE: tuple[type, ...] = (bool, int, float, str, bytes, list, dict, tuple, set)
 _FAMILIES = ("collections", "datetime", "numpy", "pandas", "pathlib")
 
@@ -38,53 +38,58 @@ def member_names(name: str, value: object, members: Sequence[Member], owners: Se
     """
     if not members:
         return ()
-    paths = _paths(value, [id(owner) for owner in owners if owner is not value])
     base = escape_member(name)
+    places = _places(value, base, [id(owner) for owner in owners])
     taken: set[str] = set()
     numbers: dict[str, int] = {}
     named = []
     for member, owner in zip(members, owners, strict=True):
+        folders = places.get(id(owner), ())
         # A member that brings a name of its own has its suffix in it.
-        inner = "".join(f"/{escape_member(part)}" for part in member.name.split("/")) if member.name else ""
-        folders = ["/".join([base, *map(escape_member, path)]) for path in paths.get(id(owner), [()])]
-        is_placed = owner is value or id(owner) in paths
-        candidates = [f"{folder}{inner or f'.{member.suffix}'}" for folder in folders] if is_placed else []
-        free = (name for name in candidates if name not in taken and len(name) <= _MAX_NAME_BYTES)
+        end = f"/{'/'.join(map(escape_member, member.name.split('/')))}" if member.name else f".{member.suffix}"
+        free = (name for folder in folders if len(name := folder + end) <= _MAX_NAME_BYTES and name not in taken)
         candidate = next(free, "")
-        folder = folders[0] if len(folders[0]) <= _MAX_NAME_BYTES - 50 else base
+        folder = folders[0] if folders and len(folders[0]) <= _MAX_NAME_BYTES - 50 else base
         while not candidate or candidate in taken:
             number = numbers[folder] = numbers.get(folder, -1) + 1
             candidate = f"{folder}/{number}.{member.suffix}"
         taken.add(candidate)
-        named.append(replace(member, name=candidate))
+        named.append(Member(member.suffix, member.size, member.buffers, candidate, member.streamed))
     return tuple(named)
 
 
-def _paths(value: object, ids: Sequence[int]) -> dict[int, list[tuple[str, ...]]]:
-    """Return the paths of the objects with these ids, not deeper than a few levels."""
+def _places(value: object, base: str, ids: Sequence[int]) -> dict[int, list[str]]:
+    """Return where in `value` the objects with these ids are, not deeper than a few levels, as escaped names."""
     wanted, left = set(ids), len(ids)
-    found: dict[int, list[tuple[str, ...]]] = {}
-    level: list[tuple[tuple[str, ...], Any]] = [((), value)] if wanted else []
-    for _ in range(_NAMED_LEVELS):
+    found: dict[int, list[str]] = {}
+    if id(value) in wanted:
+        found[id(value)] = [base]
+        left -= ids.count(id(value))
+    level: list[tuple[str, Any]] = [(base, value)]
+    for _ in range(_NAMED_LEVELS if left else 0):
         below = []
-        for path, container in level:
+        for place, container in level:
             for key, item in _named_items(container):
                 if id(item) in wanted:
-                    found.setdefault(id(item), []).append((*path, key))
+                    found.setdefault(id(item), []).append(_joined(place, key))
                     left -= 1
-                elif type(item) in _MAPPINGS + _SEQUENCES:
-                    below.append(((*path, key), item))
+                elif type(item) in _CONTAINERS:
+                    below.append((_joined(place, key), item))
         if left <= 0:
             break
         level = below
     return found
 
 
-def _named_items(container: Any) -> Iterator[tuple[str, Any]]:
+def _joined(place: str, key: str | int) -> str:
+    return f"{place}/{escape_member(key) if isinstance(key, str) else key}"
+
+
+def _named_items(container: Any) -> Iterator[tuple[str | int, Any]]:
     if type(container) in _MAPPINGS:
         yield from ((key, item) for key, item in container.items() if type(key) is str)
     elif type(container) in _SEQUENCES:
-        yield from ((str(i), item) for i, item in enumerate(container))
+        yield from enumerate(container)
 
 
 def refusal(value: object, chain: Sequence[object], reason: str) -> str:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.lib import format as npy
 
 from mltraq_ds.codecs.base import Codec, Member, MemberSource, Parts
-from mltraq_ds.codecs.dtypes import dtype_from_plain, dtype_to_plain
+from mltraq_ds.codecs.dtypes import dtype_from_plain, dtype_to_plain, is_simple
+from mltraq_ds.errors import MissingExtraError
 from mltraq_ds.storage.base import Buffer
 
 __all__ = ["NdarrayCodec", "is_fortran"]
@@ -18,6 +19,8 @@ __all__ = ["NdarrayCodec", "is_fortran"]
 _ALIGNMENT = 64
 _BLOCK_BYTES = 8 * 1024 * 1024
 _INLINE_BYTES = 1024
+_MAX_CACHED = 1024
+_cache: dict[tuple[np.dtype[Any], tuple[int, ...], str], tuple[str, str, bytes]] = {}
 
 
 def is_fortran(array: np.ndarray[Any, Any]) -> bool:
@@ -42,23 +45,20 @@ class NdarrayCodec(Codec):
     def encode(self, value: Any) -> Parts:  # docstring inherited
         array = np.asarray(value)
         dtype = array.dtype
-        summary = {"shape": list(array.shape), "dtype": str(dtype)}
+        shape, order = [*array.shape], "F" if is_fortran(array) else "C"
         if dtype.char == "O" and dtype.metadata is None:
-            return Parts({"shape": list(array.shape), "order": _order(array), "items": _items(array)}, (), summary)
+            meta: Any = {"shape": shape, "order": order, "items": _items(array)}
+            return Parts(meta, (), {"shape": shape, "dtype": "object"})
         if dtype.char == "T":
-            return Parts(_encode_strings(array), (), summary)
-        meta = {
-            "dtype": dtype_to_plain(dtype),
-            "shape": list(array.shape),
-            "order": _order(array),
-            "scalar": not isinstance(value, np.ndarray),
-        }
+            return Parts(_encode_strings(array, order), (), {"shape": shape, "dtype": str(dtype)})
+        plain, dtype_name, header = _described(dtype, array.shape, order)
+        meta = {"dtype": plain, "shape": shape, "order": order, "scalar": type(value) is not np.ndarray}
+        summary = {"shape": shape, "dtype": dtype_name}
         if dtype.names is not None and dtype.itemsize:
             # As plain bytes: copying items with fields leaves what is between the fields to chance.
             array = array.view(np.dtype((np.void, dtype.itemsize)))
         if array.nbytes < _INLINE_BYTES:
-            return Parts({**meta, "bytes": array.tobytes(meta["order"])}, (), summary)
-        header = _npy_header(dtype, array.shape, meta["order"] == "F")
+            return Parts({**meta, "bytes": array.tobytes(order)}, (), summary)  # type: ignore[arg-type]
         is_copied = not (array.flags.c_contiguous or array.flags.f_contiguous)
         size = len(header) + array.nbytes
         member = Member("npy", size, lambda: _buffers(header, array), streamed=is_copied)
@@ -82,8 +82,17 @@ class NdarrayCodec(Codec):
         return array[()] if meta["scalar"] else array
 
 
-def _order(array: np.ndarray[Any, Any]) -> str:
-    return "F" if is_fortran(array) else "C"
+def _described(dtype: np.dtype[Any], shape: tuple[int, ...], order: str) -> tuple[Any, str, bytes]:
+    """Return what is the same for all arrays of a kind: plain dtype, its name, and the header of the member."""
+    if not is_simple(dtype):  # equal ones may differ in metadata
+        return dtype_to_plain(dtype), str(dtype), _npy_header(dtype, shape, order == "F")
+    found = _cache.get((dtype, shape, order))
+    if found is None:
+        found = dtype.str, str(dtype), _npy_header(dtype, shape, order == "F")
+        if len(_cache) >= _MAX_CACHED:
+            _cache.clear()
+        _cache[dtype, shape, order] = found
+    return found
 
 
 def _npy_header(dtype: np.dtype[Any], shape: tuple[int, ...], is_fortran_order: bool) -> bytes:
@@ -149,9 +158,9 @@ def _items(array: np.ndarray[Any, Any]) -> list[Any]:
     return [*array.reshape(-1, order="F" if is_fortran(array) else "C")] if array.ndim else [array[()]]
 
 
-def _encode_strings(array: np.ndarray[Any, Any]) -> dict[str, Any]:
+def _encode_strings(array: np.ndarray[Any, Any], order: str) -> dict[str, Any]:
     dtype: Any = array.dtype
-    meta: dict[str, Any] = {"shape": list(array.shape), "order": _order(array), "coerce": dtype.coerce}
+    meta: dict[str, Any] = {"shape": list(array.shape), "order": order, "coerce": dtype.coerce}
     items: list[Any] = _items(array)
     if hasattr(dtype, "na_object"):
         meta["na"] = dtype.na_object
@@ -168,6 +177,10 @@ def _decode_items(meta: Any, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     if "coerce" in meta:
         if not all(item is None or isinstance(item, str) for item in items):
             raise ValueError("an array of strings has other items")
+        if not hasattr(np.dtypes, "StringDType"):
+            raise MissingExtraError(
+                "An array of strings cannot be read because it needs numpy 2. Run: pip install 'numpy>=2'."
+            )
         na = {"na_object": meta["na"]} if "na" in meta else {}
         flat = np.empty(len(items), np.dtypes.StringDType(coerce=meta["coerce"], **na))
         items = [meta["na"] if item is None else item for item in items]

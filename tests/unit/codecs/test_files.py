@@ -224,6 +224,9 @@ def test_directory(checkpoint):
     assert repr(again) == "Directory('ckpt', 4 files)"
     assert copy.deepcopy(again) is again
     assert copy.copy(again) is again
+    for folder in (again, Directory(checkpoint)):
+        assert [file.size for file in folder.values()] == [3, 2, 0, 3_000_000]
+        assert [path for path, _ in folder.items()] == [*folder]
     with pytest.raises(KeyError):
         _ = again["missing"]
     assert "not readable" in repr(Directory(checkpoint / "missing"))

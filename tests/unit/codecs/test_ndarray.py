@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 from mltraq_ds.codecs import decode, encode
 from mltraq_ds.codecs.dtypes import dtype_from_plain, dtype_to_plain
 from mltraq_ds.codecs.ndarray import NdarrayCodec
-from mltraq_ds.errors import CorruptBlobError, FormatError, UnsupportedTypeError
+from mltraq_ds.errors import CorruptBlobError, FormatError, MissingExtraError, UnsupportedTypeError
 from mltraq_ds.testing.codec import CodecConformance, MemorySource, content_of, round_trip, sources_of
 
 HAS_STRINGS = hasattr(getattr(np, "dtypes", None), "StringDType")
@@ -249,6 +249,15 @@ def test_string_dtype():
         assert again.shape == value.shape
         assert repr(again.tolist()) == repr(value.tolist())
     assert round_trip(np.array([], np.dtypes.StringDType())).shape == (0,)
+
+
+@pytest.mark.skipif(not HAS_STRINGS, reason="numpy has no StringDType")
+def test_string_dtype_needs_numpy_2(monkeypatch):
+    """Where numpy has no such dtype, the remedy is named."""
+    tree = encode(np.array(["a"], np.dtypes.StringDType())).tree
+    monkeypatch.delattr(np.dtypes, "StringDType")
+    with pytest.raises(MissingExtraError, match="numpy>=2"):
+        decode(tree)
 
 
 SCALARS = [
