@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import time
@@ -172,3 +173,24 @@ def test_kill_does_not_strike_later():
     buffers = [b"1"]
     assert Kill("before").buffers(Call(1, "put", "x"), None, buffers, 1) is buffers  # type: ignore[arg-type]
     Fault().before(Call(1, "put", "x"), None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("when", ["before", "during", "after"])
+@pytest.mark.parametrize("verb", ["put", "stat"])
+def test_kill_strikes_once_at_its_moment(tmp_path, monkeypatch, when, verb):
+    """The signal is sent at the moment asked for, to this process, and to no other."""
+    sent = []
+
+    def kill(pid, number):
+        sent.append((pid, number))
+        raise ZeroDivisionError  # here the process would be gone
+
+    monkeypatch.setattr(os, "kill", kill)
+    inner = LocalStorage(tmp_path)
+    inner.put("old", [b"1"], size=1)
+    storage = FaultStorage(inner, {1: Kill(when)}, verbs=[verb])
+    with pytest.raises(ZeroDivisionError):
+        storage.put("x", [b"12", b"", b"34"], size=4)
+        storage.stat("old")
+    assert sent == [(os.getpid(), signal.SIGKILL)]
+    assert inner.exists("x") == (verb == "stat" or when == "after")
