@@ -1,17 +1,15 @@
-"""The command ``mltraq-ds``."""
+"""The command ``mltraq-ds``, one module for each group of commands.
+
+Nothing is imported before the command line runs, and what a command needs (SQLAlchemy, pandas, rich …) only by it.
+"""
 
 from __future__ import annotations
-
-import argparse
-
-from mltraq_ds import __version__
 
 __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(prog="mltraq-ds", description="Crash-safe data store for experiments.")
-    parser.add_argument("--version", action="version", version=__version__)
-    parser.parse_args()
-    parser.print_help()
+    """Run the command line; exit with 0, with 1 if the command failed, with 2 if it cannot work as written."""
+    from mltraq_ds.cli.app import app
+
+    app(prog_name="mltraq-ds")

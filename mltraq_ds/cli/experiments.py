@@ -1,0 +1,174 @@
+"""Commands about experiments: list, show, delete."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mltraq_ds.cli.text import cell, one_line, print_table, printable, size_text
+from mltraq_ds.errors import DamageError, UsageError
+
+if TYPE_CHECKING:
+    from mltraq_ds.datastore import DataStore
+    from mltraq_ds.tracking import Run
+
+__all__ = ["delete", "ls", "show"]
+
+_Name = Annotated[str | None, typer.Argument(metavar="NAME", show_default=False, help="Name of the experiment.")]
+_Id = Annotated[str | None, typer.Option("--id", metavar="ID", help="Id of the experiment, instead of its name.")]
+
+
+def ls(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: exact sizes (bytes) and times.")] = False,
+) -> None:
+    """List the experiments of the store."""
+    from mltraq_ds.tracking import create_session
+
+    session = create_session()
+    rows: list[dict[Any, Any]] = session.ls().to_dict("records")
+    if as_json:
+        typer.echo(json.dumps(rows, default=_iso, indent=1))
+    elif not rows:
+        typer.echo(f"No experiments in {session.storage.url}.")
+    else:
+        print_table(
+            ("name", "runs", "size", "persisted (UTC)", "id"),
+            [
+                (
+                    printable(row["name"]),
+                    str(row["runs"]),
+                    size_text(row["bytes"]),
+                    f"{row['persisted']:%Y-%m-%d %H:%M}",
+                    printable(row["id_experiment"]),
+                )
+                for row in rows
+            ],
+            right=("runs", "size"),
+        )
+
+
+def show(
+    name: _Name = None,
+    id_experiment: _Id = None,
+    max_runs: Annotated[int, typer.Option("--runs", min=0, metavar="N", help="How many runs to show.")] = 20,
+) -> None:
+    """Show runs and DataStores of an experiment.  No value is loaded."""
+    _check_one_of(name, id_experiment)
+    from mltraq_ds.datastore import DataStore
+    from mltraq_ds.tracking import Run, create_session
+
+    experiment = create_session().load_experiment(name=name, id_experiment=id_experiment)
+    runs = list(experiment.runs.values())
+    fields = Run(fields=experiment.fields).row()  # a row of cells: what has not been read stays unread
+    typer.echo(f"Experiment {experiment.name!r}, id {printable(experiment.id_experiment)}")
+    typer.echo(f"generation {experiment.generation}, created {experiment.created}, {len(runs)} runs")
+    if fields:
+        typer.echo()
+        print_table(("field", "value"), [(printable(field), _cell(value)) for field, value in fields.items()])
+    _print_runs(runs[:max_runs])
+    if len(runs) > max_runs:
+        typer.echo(f"… and {len(runs) - max_runs} more; `--runs {len(runs)}` shows all.")
+    found = [("", *item) for item in fields.items()]
+    found += [(_end(run.id_run), *item) for run in runs[:max_runs] for item in run.row().items()]
+    _print_datastores([(run, field, value) for run, field, value in found if isinstance(value, DataStore)])
+
+
+def _iso(time: Any) -> str:
+    return str(time.isoformat())
+
+
+def _check_one_of(name: str | None, id_experiment: str | None) -> None:
+    if (name is None) == (id_experiment is None):
+        raise UsageError("The experiment is not clear. Give either its name or --id, and one of them only.")
+
+
+def _print_runs(runs: list[Run]) -> None:
+    from mltraq_ds.datastore import DataStore
+
+    rows = [run.row() for run in runs]
+    # DataStores have a table of their own.
+    columns = list(dict.fromkeys(name for row in rows for name in row if not isinstance(row[name], DataStore)))
+    if runs:
+        typer.echo()
+        print_table(
+            ("run", "status", *map(printable, columns)),
+            [
+                (_end(run.id_run), run.status, *(_cell(row.get(column)) for column in columns))
+                for run, row in zip(runs, rows, strict=True)
+            ],
+        )
+
+
+def _print_datastores(found: list[tuple[str, str, DataStore]]) -> None:
+    rows = [(run, *line) for run, field, datastore in found for line in _described(field, datastore)]
+    if rows:
+        typer.echo()
+        print_table(("run", "value", "type", "shape", "size", "codec"), rows, right=("size",))
+
+
+def _described(name: str, datastore: DataStore) -> list[tuple[str, str, str, str, str]]:
+    try:
+        described = datastore.describe()
+    except DamageError as error:
+        # One lost blob must not hide the others.
+        return [(printable(name), f"damaged: {one_line(str(error))}", "", "", "")]
+    return [
+        (
+            printable(f"{name}.{key}"),
+            f"{str(found['type']).rpartition('.')[2]} {found.get('dtype', '')}".rstrip(),
+            _shape(found),
+            size_text(found["bytes"]) if "bytes" in found else "",
+            str(found.get("codec", "")),
+        )
+        for key, found in described.items()
+    ]
+
+
+def _shape(described: dict[str, Any]) -> str:
+    shape = described.get("shape", described.get("length"))
+    return "" if shape is None else str(shape) if isinstance(shape, int) else " × ".join(map(str, shape))
+
+
+def _cell(value: Any) -> str:
+    from mltraq_ds.datastore import DataStore
+
+    return f"DataStore of {len(value)}" if isinstance(value, DataStore) else cell(value)
+
+
+def _end(id_run: str) -> str:
+    # Time-ordered ids of one moment begin alike.
+    return printable(id_run[-8:])
+
+
+def delete(
+    name: _Name = None,
+    id_experiment: _Id = None,
+    is_sure: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete an experiment with all its files.  Asks before it does."""
+    _check_one_of(name, id_experiment)
+    from mltraq_ds.tracking import create_session
+
+    session = create_session()
+    if not is_sure:
+        if not can_ask():
+            raise UsageError("Nothing was deleted because nobody can be asked here. Use --yes if you are sure.")
+        try:
+            runs = f"{len(session.load_experiment(name=name, id_experiment=id_experiment).runs)} runs"
+        except DamageError as error:
+            runs = f"damaged: {one_line(str(error))}"
+        typer.confirm(f"Delete {_label(name, id_experiment)} ({runs}) from {session.storage.url}?", abort=True)
+    session.delete_experiment(name=name, id_experiment=id_experiment)
+    typer.echo(f"Deleted {_label(name, id_experiment)} from {session.storage.url}.")
+
+
+def can_ask() -> bool:
+    """Tell whether somebody sits at the keyboard."""
+    return sys.stdin.isatty()
+
+
+def _label(name: str | None, id_experiment: str | None) -> str:
+    return f"experiment {id_experiment if name is None else name!r}"

@@ -1,0 +1,228 @@
+"""Every command: what it prints, and what it leaves."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import typer
+
+from mltraq_ds import __version__, create_session
+from mltraq_ds.cli import experiments, main
+from mltraq_ds.cli.app import app
+from mltraq_ds.option_table import OPTIONS
+
+COMMANDS = typer.main.get_command(app).commands
+
+
+def test_version(command):
+    """`version` prints the version."""
+    assert command("version").stdout == f"mltraq-ds {__version__}\n"
+
+
+def test_help_is_quick(process):
+    """`--help` loads nothing heavy, in a process of its own."""
+    child = process("--help")
+    assert child.returncode == 0
+    assert child.stderr == ""
+    script = "import sys; from mltraq_ds.cli import app; print(sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert not set(re.findall(r"'(\w+)'", loaded)) & {"numpy", "pandas", "sqlalchemy", "pyarrow", "rich", "sklearn"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help(command, name):
+    """Each command has help that says what it does, and so has each of its options."""
+    result = command(name, "--help")
+    assert result.exit_code == 0
+    assert f"Usage: mltraq-ds {name}" in result.stdout
+    assert all(parameter.help for parameter in COMMANDS[name].params if parameter.name != "help")
+    listed = command("--help").stdout
+    assert re.search(rf"^  {name} +[A-Z].*\.$", listed, re.MULTILINE), "help in the list is cut off"
+    assert "..." not in listed.partition("Commands:")[2]
+
+
+def test_every_command_is_documented(root):
+    """The page on the command line has a section for each command that names each of its options, and no others."""
+    page = (root / "docs/reference/cli.md").read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
+    wanted = {f"mltraq-ds {name}": each.params for name, each in COMMANDS.items()}
+    wanted["Options of all commands"] = typer.main.get_command(app).params
+    assert set(sections) == set(wanted)
+    for title, parameters in wanted.items():
+        names = {max(parameter.opts, key=len) for parameter in parameters if parameter.opts[0].startswith("-")}
+        documented = set(re.findall(r"^`(--[\w-]+)", sections[title], re.MULTILINE))
+        assert documented == names - {"--help"}, title
+
+
+def test_main(capsys, monkeypatch):
+    """`main` is the command, under its own name."""
+    monkeypatch.setattr(sys, "argv", ["whatever", "version"])
+    with pytest.raises(SystemExit) as exit_info:
+        main()
+    assert exit_info.value.code == 0
+    assert __version__ in capsys.readouterr().out
+
+
+def test_ls(command, experiment):
+    """`ls` prints one line for each experiment."""
+    lines = command("ls").stdout.splitlines()
+    assert lines[0].split("  ")[0] == "name"
+    assert lines[1].split()[:2] == ["digits", "3"]
+    assert lines[1].endswith(experiment.id_experiment)
+    assert len(lines) == 2
+
+
+def test_ls_without_experiments(command, tmp_path):
+    """`ls` on a store that does not exist says so, succeeds, and makes nothing."""
+    result = command("ls")
+    assert result.exit_code == 0
+    assert result.stdout == f"No experiments in {create_session().storage.url}.\n"
+    assert json.loads(command("ls", "--json").stdout) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ls_json(command, experiment, session):
+    """`ls --json` has what `session.ls()` has, exactly."""
+    (row,) = json.loads(command("ls", "--json").stdout)
+    (expected,) = session.ls().to_dict("records")
+    assert {**row, "created": None, "persisted": None} == {**expected, "created": None, "persisted": None}
+    assert [row["created"], row["persisted"]] == [expected[n].isoformat() for n in ("created", "persisted")]
+
+
+def test_show(command, experiment):
+    """`show` prints fields, runs and what is in the DataStores."""
+    text = command("show", "digits").stdout
+    lines = [re.split(r"  +", line) for line in text.splitlines()]
+    last = [run.id_run[-8:] for run in experiment.runs.values()]
+    assert f"id {experiment.id_experiment}" in text
+    assert ["note", "first"] in lines
+    assert ["ds", "DataStore of 1"] in lines
+    assert [last[0], "success", "0.1", "0.97"] in lines
+    assert any(line[:2] == [last[2], "success"] and line[-1] == "nan" for line in lines)
+    (weights,) = [line for line in lines if line[:2] == [last[1], "ds.weights"]]
+    assert weights[2:4] == ["ndarray float64", "64 × 10"]
+    assert weights[5] == "numpy.ndarray/1"
+    assert any(line[1:2] == ["ds.mean"] for line in lines)
+    assert any(line[1:4] == ["ds.words", "list", "2"] for line in lines)
+
+
+def test_show_by_id_reads_no_index(command, experiment, tmp_path):
+    """`show --id` works where the database is gone."""
+    (tmp_path / "mltraq.db").unlink()
+    result = command("show", "--id", experiment.id_experiment)
+    assert result.exit_code == 0, result.output
+    assert "ds.weights" in result.stdout
+    assert "rebuild_index" in command("show", "digits").stderr
+
+
+def test_show_some_runs(command, experiment):
+    """`--runs` limits the runs, and what is left out is counted."""
+    text = command("show", "digits", "--runs", "1").stdout
+    assert "… and 2 more; `--runs 3` shows all." in text
+    assert text.count("ds.weights") == 1
+    assert "… and 3 more" in command("show", "digits", "--runs", "0").stdout
+
+
+def test_show_without_runs(command, session):
+    """An experiment with nothing in it is shown with nothing below its head."""
+    session.create_experiment("empty").persist()
+    assert len(command("show", "empty").stdout.splitlines()) == 2
+
+
+def test_show_loads_nothing(command, experiment, monkeypatch):
+    """`show` decodes no value."""
+    monkeypatch.setattr("mltraq_ds.objects.Objects.decode", lambda *args: pytest.fail("a value was read"))
+    assert command("show", "digits").exit_code == 0
+
+
+def test_show_damage(command, experiment, tmp_path):
+    """A lost blob is told in its line, and the others are shown."""
+    first, second = [run.fields.ds.to_url().partition(":///")[2] for run in list(experiment.runs.values())[:2]]
+    (tmp_path / "mltraq.datastore" / first).unlink()
+    text = command("show", "digits").stdout
+    (line,) = [line for line in text.splitlines() if "damaged" in line]
+    assert first in line
+    assert second not in line
+    assert text.count("ds.weights") == 1
+
+
+def test_delete(command, experiment, session):
+    """`delete --yes` removes an experiment, by name or by id."""
+    other = session.create_experiment("other").persist()
+    assert command("delete", "digits", "--yes").stdout.startswith("Deleted experiment 'digits' from ")
+    assert list(create_session().ls()["name"]) == ["other"]
+    assert other.id_experiment in command("delete", "--id", other.id_experiment, "--yes").stdout
+    assert len(create_session().ls()) == 0
+
+
+@pytest.mark.parametrize(("answer", "left"), [("y\n", 0), ("n\n", 1), ("\n", 1), ("", 1)])
+def test_delete_asks(command, experiment, monkeypatch, answer, left):
+    """`delete` asks, and does nothing unless the answer is yes."""
+    monkeypatch.setattr(experiments, "can_ask", lambda: True)
+    result = command("delete", "digits", input=answer)
+    assert "Delete experiment 'digits' (3 runs) from " in result.stdout
+    assert result.exit_code == left
+    assert len(create_session().ls()) == left
+
+
+def test_delete_asks_about_damage(command, experiment, monkeypatch, tmp_path):
+    """A damaged experiment can be deleted too, and the question says what it is."""
+    monkeypatch.setattr(experiments, "can_ask", lambda: True)
+    (records,) = (tmp_path / "mltraq.datastore" / experiment.id_experiment / "runs").iterdir()
+    records.unlink()
+    result = command("delete", "digits", input="n\n")
+    assert "(damaged: " in result.stdout
+
+
+def test_delete_asks_nobody(command, experiment):
+    """Where nobody can be asked, `delete` refuses and names `--yes`."""
+    result = command("delete", "digits")
+    assert result.exit_code == 2
+    assert "--yes" in result.stderr
+    assert len(create_session().ls()) == 1
+
+
+def test_options(command):
+    """`options` lists every option, its value and where it comes from."""
+    lines = command("options", "--option", "execution.n_jobs=3", "--database", "sqlite:///x.db").stdout.splitlines()
+    rows = dict(line.split(maxsplit=1) for line in lines[1:])
+    assert list(rows) == list(OPTIONS)
+    assert rows["execution.n_jobs"].split() == ["3", "command", "line"]
+    assert rows["database.url"].split() == ["'sqlite:///x.db'", "command", "line"]
+    assert rows["tqdm.disable"].split() == ["False", "default"]
+
+
+@pytest.mark.parametrize(
+    ("assignment", "shown"),
+    [
+        ("tqdm.disable=true", "True"),
+        ("tqdm.disable=False", "False"),
+        ("execution.backend=none", "None"),
+        ("execution.backend=loky", "'loky'"),
+        ("execution.n_jobs=-1", "-1"),
+        ("datastore.url=true", "'true'"),
+        ('datastore.storage_options={"secret": "x"}', "{***}"),
+    ],
+)
+def test_option_values(command, assignment, shown):
+    """Values on the command line are read as the option means them."""
+    (line,) = [
+        line for line in command("--option", assignment, "options").stdout.splitlines() if "command line" in line
+    ]
+    assert line.split()[:2] == [assignment.partition("=")[0], shown]
+
+
+def test_stores_elsewhere(command, tmp_path):
+    """`--store` and `--database` say where, before or after the command."""
+    place = ("--store", str(tmp_path / "lab"), "--database=sqlite:///lab.db")
+    session = create_session("sqlite:///lab.db", tmp_path / "lab")
+    experiment = session.create_experiment("in the lab")
+    with experiment.run() as run:
+        run.fields.x = np.arange(3)
+    experiment.persist()
+    for args in ((*place, "ls"), ("ls", *place)):
+        assert "in the lab" in command(*args).stdout
+    assert "in the lab" not in command("ls").stdout
