@@ -26,13 +26,15 @@ _IsNested = Callable[[object], bool] | None
 def encode_value(value: object, name: str, codec_for: _CodecFor, is_nested: _IsNested) -> Encoded:
     """Return the value as tree and members named after `name`; see `mltraq_ds.codecs.encode`."""
     try:
-        return _encode(value, name, codec_for, is_nested, "strict")
+        return _encode(value, name, codec_for, is_nested, None)
     except UnicodeEncodeError:
         # Lone surrogates need an error handler, with which msgpack takes twice as long: only now.
         return _encode(value, name, codec_for, is_nested, "surrogatepass")
 
 
-def _encode(value: object, name: str, codec_for: _CodecFor, is_nested: _IsNested, unicode_errors: str) -> Encoded:
+def _encode(
+    value: object, name: str, codec_for: _CodecFor, is_nested: _IsNested, unicode_errors: str | None
+) -> Encoded:
     run = _Run(value, codec_for, is_nested, unicode_errors)
     try:
         tree = run.root.pack_any(value)
@@ -72,7 +74,7 @@ def _described(value: Any, summary: dict[str, Any], tree: bytes, members: Sequen
 class _Run:
     """What the levels of one `encode` share."""
 
-    def __init__(self, value: object, codec_for: _CodecFor, is_nested: _IsNested, unicode_errors: str) -> None:
+    def __init__(self, value: object, codec_for: _CodecFor, is_nested: _IsNested, unicode_errors: str | None) -> None:
         self.value = value
         self.codec_for = codec_for
         self.is_nested = is_nested
