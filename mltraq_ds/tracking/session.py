@@ -23,6 +23,7 @@ from mltraq_ds.store.deletion import delete
 from mltraq_ds.store.recovery import recover
 from mltraq_ds.tracking.bound_io import BoundIO
 from mltraq_ds.tracking.experiment import Experiment
+from mltraq_ds.tracking.upkeep import Upkeep
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Session"]
 
 
-class Session:
+class Session(Upkeep):
     """One store and one database.  Nothing is opened or made before it is used; safe in threads.
 
     Parameters
