@@ -43,6 +43,11 @@ class Bunch(dict[str, Any]):
         # Bunch(None) is empty, so that an optional argument can be passed on as it is.
         self.update(*(() if args == (None,) else args), **kwargs)
 
+    @property
+    def _label(self) -> str:
+        """What messages and `repr` call it."""
+        return type(self).__name__
+
     def _check_key(self, key: object) -> str:
         """Return the key as a plain str, or raise; subclasses may refuse more."""
         if type(key) is str:
@@ -50,13 +55,13 @@ class Bunch(dict[str, Any]):
         if isinstance(key, str):
             return str.__str__(key)  # np.str_, enums: a key reads back as what it was stored as
         raise UnsupportedTypeError(
-            f"{key!r:.60} cannot be a key of a {type(self).__name__} because it is of type {type(key).__name__}, not "
+            f"{key!r:.60} cannot be a key of a {self._label} because it is of type {type(key).__name__}, not "
             "str. Use a str, or keep a dict as a value."
         )
 
     def _check_attribute(self, name: str) -> None:
         """Raise if `name` cannot be an attribute: reading it would give something else."""
-        own, variable = type(self).__name__, type(self).__name__.lower()
+        own, variable = self._label, self._label.lower()
         if _is_reserved(name):
             raise AttributeError(
                 f"{name!r} cannot be an attribute of a {own} because Python reserves such names. "
@@ -71,7 +76,7 @@ class Bunch(dict[str, Any]):
     def _missing(self, name: str) -> AttributeError:
         near = difflib.get_close_matches(name, self.keys(), n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        return AttributeError(f"This {type(self).__name__} has no attribute or key {name!r}.{hint}")
+        return AttributeError(f"This {self._label} has no attribute or key {name!r}.{hint}")
 
     # Only called for names that are not found otherwise.
     def __getattr__(self, name: str) -> Any:
@@ -137,4 +142,4 @@ class Bunch(dict[str, Any]):
 
     @reprlib.recursive_repr("Bunch({...})")
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({dict(self.items())!r})"
+        return f"{self._label}({dict(self.items())!r})"

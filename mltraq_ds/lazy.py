@@ -72,6 +72,11 @@ class LazyBunch(Bunch):
 
     __slots__ = ()
 
+    @property
+    def _label(self) -> str:
+        # docstring inherited
+        return "Bunch" if type(self) is LazyBunch else type(self).__name__  # being lazy is nobody's concern
+
     def _peek(self, key: str) -> Any:
         """Return what is kept under a key, a placeholder too."""
         return dict.__getitem__(self, key)
@@ -187,8 +192,7 @@ class LazyBunch(Bunch):
                 parts.append(f"{key!r}: <{summary_text(kept.summary())}, not read yet>")
             else:
                 parts.append(f"{key!r}: {kept!r}")
-        name = "Bunch" if type(self) is LazyBunch else type(self).__name__  # being lazy is not the reader's concern
-        return f"{name}({{{', '.join(parts)}}})"
+        return f"{self._label}({{{', '.join(parts)}}})"
 
 
 def _rebuild(kind: type[_Self], items: list[tuple[str, Any]], origin: Any) -> _Self:

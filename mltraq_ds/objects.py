@@ -161,14 +161,7 @@ class Objects:
 
     def entries(self, reference: Reference) -> Mapping[str, StoredEntry]:
         """Return the entries of a blob, or of the subtree of a pack; only its index is read."""
-        blob = self.open(reference)
-        try:
-            return blob.entries(reference.fragment)
-        except LookupError as error:
-            raise CorruptBlobError(
-                f"Blob {reference.key} has no part {reference.fragment!r} that its reference names. Restore it from "
-                "a copy."
-            ) from error
+        return self.open(reference).entries(reference.fragment)
 
     def kind(self, reference: Reference) -> str:
         """Return what a blob holds: ``value``, ``datastore`` or ``pack``."""

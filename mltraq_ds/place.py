@@ -14,7 +14,7 @@ from mltraq_ds.errors import UsageError
 from mltraq_ds.objects import Objects
 from mltraq_ds.storage import Storage, open_storage
 
-__all__ = ["CURRENT", "Place", "place_of", "set_default"]
+__all__ = ["CURRENT", "Place", "Unreachable", "place_of", "set_default"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,15 @@ class Place:
     new_uuid: Callable[[], uuid.UUID] = ids.new_uuid
 
 
+@dataclass(frozen=True, slots=True)
+class Unreachable:
+    """A store that exists only in the process that the run was sent from."""
+
+    url: str
+
+
 #: The place of the run whose steps or ``with`` block is executing; set by `tracking` and by nobody else.
-CURRENT: ContextVar[Place | None] = ContextVar("mltraq_ds_place", default=None)
+CURRENT: ContextVar[Place | Unreachable | None] = ContextVar("mltraq_ds_place", default=None)
 
 _default: list[Callable[[], Place]] = []
 
@@ -46,6 +53,15 @@ def place_of(store: Any) -> Place:
     """
     if store is None:
         current = CURRENT.get()
+        if isinstance(current, Unreachable):
+            # The default session would be another store, and the value lost there.
+            raise UsageError(
+                f"The store {current.url} cannot be reached from this worker because it exists in one process only, "
+                "or its "
+                "options hold a secret. Use n_jobs=1 or backend='threading', or name the secret in the environment "
+                "or a "
+                "profile."
+            )
         if current is not None:
             return current
         if not _default:

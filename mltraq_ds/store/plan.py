@@ -75,15 +75,19 @@ class Plan:
         if isinstance(value, DataStore):
             return self._add_datastore(name, value, f"{where}.{name}", is_nested=False)
         if isinstance(value, UnreadValue):
-            if self._is_ours(value.objects, value.reference):
-                planned = PlannedBlob(name, "value", reference=value.reference, type_name=value.type_name)
+            origin = value.origin
+            if self._is_ours(origin.objects, origin.reference):
+                planned = PlannedBlob(name, "value", reference=origin.reference, type_name=value.type_name)
+                planned.nested = list(origin.closure())
                 return self._append(planned)
             value = value.load()  # a record refers only to blobs of its own experiment
         try:
             return tag(value)
         except NotInline:
-            entries = {VALUE_KEY: self._encode(VALUE_KEY, value, f"{where}.{name}", name)}
-            return self._append(PlannedBlob(name, "value", entries=entries, type_name=type(value).__name__))
+            entries: Entries = {VALUE_KEY: self._encode(VALUE_KEY, value, f"{where}.{name}", name)}
+            planned = PlannedBlob(name, "value", entries=entries, type_name=type(value).__name__)
+            self._set_nested(planned, entries)
+            return self._append(planned)
 
     def _append(self, planned: PlannedBlob) -> PlannedBlob:
         self.blobs.append(planned)

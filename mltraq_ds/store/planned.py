@@ -10,7 +10,7 @@ from mltraq_ds.blob import StoredEntry
 from mltraq_ds.codecs.base import Encoded
 from mltraq_ds.datastore import DataStore, Origin
 from mltraq_ds.lazy import Placeholder
-from mltraq_ds.objects import Objects
+from mltraq_ds.objects import VALUE_KEY, Objects
 from mltraq_ds.reference import Reference
 
 __all__ = ["Entries", "PlannedBlob", "UnreadValue"]
@@ -21,25 +21,27 @@ Entries = Mapping[str, Encoded | StoredEntry]
 class UnreadValue(Placeholder):
     """A field that is a blob of its own and has not been read."""
 
-    __slots__ = ("objects", "reference", "type_name")
+    __slots__ = ("origin", "type_name")
 
-    def __init__(self, objects: Objects, reference: Reference, type_name: str = "value") -> None:
-        self.objects = objects
-        self.reference = reference
+    def __init__(self, origin: Origin, type_name: str = "value") -> None:
+        self.origin = origin
         self.type_name = type_name
 
     def load(self) -> Any:
-        return self.objects.get(self.reference)
+        # docstring inherited
+        return self.origin.decode(VALUE_KEY)
 
     def summary(self) -> dict[str, Any]:
-        return {"type": self.type_name, "bytes": self.reference.size}
+        # docstring inherited
+        return {"type": self.type_name, "bytes": self.origin.reference.size}
 
     @property
     def is_shareable(self) -> bool:
-        return self.objects.storage.is_shareable
+        # docstring inherited
+        return self.origin.objects.storage.is_shareable
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (UnreadValue, (self.objects, self.reference, self.type_name))
+        return (UnreadValue, (self.origin, self.type_name))
 
 
 @dataclass(eq=False, slots=True)
@@ -120,8 +122,8 @@ class PlannedBlob:
         tagged: dict[str, Any] = {"$ref": self.reference.to_list(), "kind": self.kind}
         if self.source is not None:
             tagged["names"] = list(dict.keys(self.source))
-            if self.nested:
-                tagged["nested"] = [reference.to_list() for reference in self.nested_references]
         else:
             tagged["type"] = self.type_name
+        if self.nested:
+            tagged["nested"] = [reference.to_list() for reference in self.nested_references]
         return tagged

@@ -13,7 +13,7 @@ from typing import Any
 from mltraq_ds.datastore import DataStore, Origin
 from mltraq_ds.errors import CorruptRecordError, FormatError
 from mltraq_ds.lazy import LazyBunch
-from mltraq_ds.objects import Objects
+from mltraq_ds.objects import VALUE_KEY, Objects
 from mltraq_ds.reference import Reference
 from mltraq_ds.store.planned import PlannedBlob, UnreadValue
 from mltraq_ds.store.tagged import plain, restore
@@ -46,7 +46,7 @@ class RunContent:
     status : str
         ``created``, ``running``, ``success`` or ``failed``.
     exception : dict or None
-        ``type``, ``message`` and ``traceback`` of the step that raised, as text.
+        Of the step that raised, as text: ``type``, ``message`` (begins with the type) and ``traceback``.
     started, finished : str or None
         ISO 8601.
     """
@@ -205,9 +205,9 @@ def _load(line: bytes, key: str) -> dict[str, Any]:
 
 def _mapping(tagged: Any, objects: Objects) -> LazyBunch:
     def resolve(reference: Reference, beside: dict[str, Any]) -> Any:
-        if beside.get("kind") != "datastore":
-            return UnreadValue(objects, reference, str(beside.get("type", "value")))
         nested = [Reference.from_list(parts) for parts in beside.get("nested", ())]
+        if beside.get("kind") != "datastore":
+            return UnreadValue(Origin(objects, reference, [VALUE_KEY], nested), str(beside.get("type", "value")))
         return DataStore.from_origin(
             Origin(objects, reference, [str(name) for name in beside.get("names", ())], nested)
         )

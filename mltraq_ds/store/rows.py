@@ -45,7 +45,7 @@ def index_rows(content: ExperimentContent, tagged: Sequence[Mapping[str, Any]], 
         RunRow(
             id_run=run.id_run,
             status=run.status,
-            exception=f"{run.exception['type']}: {run.exception['message']}" if run.exception else None,
+            exception=str(run.exception.get("message")) if run.exception else None,
             started_at=_time(run.started),
             finished_at=_time(run.finished),
             **{name: records.plain_text(mapping[name]) for name in records.MAPPINGS},

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mltraq_ds.errors import RunFailedWarning, UsageError
-from mltraq_ds.place import Place
+from mltraq_ds.place import Place, Unreachable
 from mltraq_ds.tracking.run import Run, Step
 
 __all__ = ["BACKENDS", "execute_runs"]
@@ -29,7 +29,7 @@ class _Task:
 
     run: Run
     steps: list[Step]
-    place: Place | None
+    place: Place | Unreachable
     seed: int
 
     def __call__(self) -> Run:
@@ -110,10 +110,8 @@ def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _shareable(place: Place) -> Place | None:
-    # A memory:// store, or one whose options hold a secret, exists in this process only; a step that asks for it in a
-    # worker is told so.
-    return place if place.objects.storage.is_shareable else None
+def _shareable(place: Place) -> Place | Unreachable:
+    return place if place.objects.storage.is_shareable else Unreachable(place.objects.storage.url)
 
 
 def _results(tasks: list[_Task], workers: int, backend: str | None) -> Iterator[Run]:

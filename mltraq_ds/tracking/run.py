@@ -12,7 +12,7 @@ from mltraq_ds import ids
 from mltraq_ds.bunch import Bunch
 from mltraq_ds.errors import RunError, UsageError
 from mltraq_ds.lazy import LazyBunch, Placeholder, summary_text
-from mltraq_ds.place import CURRENT, Place
+from mltraq_ds.place import CURRENT, Place, Unreachable
 from mltraq_ds.store.layout import now_text
 from mltraq_ds.store.records import RunContent
 
@@ -84,7 +84,7 @@ class Run:
         return self
 
     @contextmanager
-    def recording(self, *, reraise: bool, place: Place | None = None) -> Iterator[Run]:
+    def recording(self, *, reraise: bool, place: Place | Unreachable | None = None) -> Iterator[Run]:
         """Note begin, end and failure of what happens inside; DataStoreIO means the store of this run meanwhile."""
         token = CURRENT.set(place) if place is not None else None
         self.status, self.exception, self.started, self.finished = "running", None, now_text(), None
@@ -155,9 +155,14 @@ def _bunch(name: str, values: Any) -> LazyBunch:
 
 
 def _cells(values: LazyBunch) -> Iterator[tuple[str, Any]]:
+    # A table of a thousand runs must not read a thousand blobs, neither when it is made nor when pandas prints it.
     for name, kept in values._peek_items():
-        # A table of a thousand runs must not read a thousand blobs.
-        yield name, f"<{summary_text(kept.summary())}, not read yet>" if isinstance(kept, Placeholder) else kept
+        if isinstance(kept, Placeholder):
+            yield name, f"<{summary_text(kept.summary())}, not read yet>"
+        elif isinstance(kept, LazyBunch):
+            yield name, f"<{type(kept).__name__} of {len(kept)}>"
+        else:
+            yield name, kept
 
 
 def as_steps(steps: Step | Sequence[Step]) -> list[Step]:
@@ -196,7 +201,7 @@ class Runs(dict[str, Run]):
     def df(self) -> pd.DataFrame:
         """Return a table with one row a run: ``id_run``, params and fields.
 
-        Values that are in a blob and have not been read stay there; their cell says what they are.
+        DataStores, and values in a blob that have not been read, stay where they are; their cell says what they are.
         """
         import pandas as pd
 
