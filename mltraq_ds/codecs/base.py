@@ -1,8 +1,8 @@
 """What a codec is: two functions between a value and members.
 
 A codec does no I/O: `encode` returns *how* to get the bytes (it may `stat` a file, never read it), and `decode` is
-given sources to read from.  The name of the codec that wrote is kept in the blob, and only that name chooses the codec that
-reads.
+given sources to read from.  The name of the codec that wrote is kept in the blob, and only that name chooses the codec
+that reads.
 """
 
 from __future__ import annotations
