@@ -9,20 +9,32 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import BinaryIO, Protocol
 
 from mltraq_ds.errors import InvalidNameError
 from mltraq_ds.ids import validate_key
-
-if TYPE_CHECKING:
-    from mltraq_ds.codecs.files import File
 
 __all__ = ["extract_file", "extract_folder"]
 
 _CHUNK_BYTES = 1024 * 1024
 
 
-def extract_file(file: File, target: Path, overwrite: bool) -> None:
+class StoredFile(Protocol):
+    """What is extracted."""
+
+    @property
+    def is_executable(self) -> bool:
+        """Whether it may be run."""
+
+    @property
+    def modified_ns(self) -> int:
+        """Time of change (ns since 1970)."""
+
+    def open(self) -> BinaryIO:
+        """Return a stream over the bytes."""
+
+
+def extract_file(file: StoredFile, target: Path, overwrite: bool) -> None:
     """Write a file beside `target`, then move it there in one step."""
     with _temporary(target.parent) as temporary:
         _write(file, temporary)
@@ -32,7 +44,9 @@ def extract_file(file: File, target: Path, overwrite: bool) -> None:
             _move_to_new(temporary, target)
 
 
-def extract_folder(files: Sequence[tuple[str, File]], folders: Sequence[str], target: Path, overwrite: bool) -> None:
+def extract_folder(
+    files: Sequence[tuple[str, StoredFile]], folders: Sequence[str], target: Path, overwrite: bool
+) -> None:
     """Write files below `target`: all at once if it is new, one by one over what is there with `overwrite`.
 
     Raises
@@ -80,7 +94,7 @@ def _temporary(folder: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def _write(file: File, place: Path) -> None:
+def _write(file: StoredFile, place: Path) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     # The umask applies, as for any file that the user makes.
     with file.open() as source, open(os.open(place, flags, 0o777 if file.is_executable else 0o666), "wb") as sink:

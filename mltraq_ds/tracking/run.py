@@ -155,14 +155,14 @@ def _bunch(name: str, values: Any) -> LazyBunch:
 
 
 def _cells(values: LazyBunch) -> Iterator[tuple[str, Any]]:
-    # A table of a thousand runs must not read a thousand blobs, neither when it is made nor when pandas prints it.
     for name, kept in values._peek_items():
-        if isinstance(kept, Placeholder):
-            yield name, f"<{summary_text(kept.summary())}, not read yet>"
-        elif isinstance(kept, LazyBunch):
-            yield name, f"<{type(kept).__name__} of {len(kept)}>"
-        else:
-            yield name, kept
+        # A table of a thousand runs must not read a thousand blobs.
+        yield name, f"<{summary_text(kept.summary())}, not read yet>" if isinstance(kept, Placeholder) else kept
+
+
+def _shown(value: Any) -> Any:
+    # pandas walks into dictionaries when it prints a table, which would read all of their values.
+    return f"<{type(value).__name__} of {len(value)}>" if isinstance(value, LazyBunch) else value
 
 
 def as_steps(steps: Step | Sequence[Step]) -> list[Step]:
@@ -205,7 +205,10 @@ class Runs(dict[str, Run]):
         """
         import pandas as pd
 
-        rows = [{"id_run": run.id_run, **run.row()} for run in self.values()]
+        rows = [
+            {"id_run": run.id_run, **{name: _shown(value) for name, value in run.row().items()}}
+            for run in self.values()
+        ]
         return pd.DataFrame(rows, columns=None if rows else ["id_run"])
 
 
