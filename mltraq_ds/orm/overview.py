@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 import sqlalchemy as sa
 
 from mltraq_ds.orm.index import Index
 from mltraq_ds.orm.rows import NameClaim
-from mltraq_ds.orm.tables import CURRENT, experiments, names, runs, stores
+from mltraq_ds.orm.tables import CURRENT, DELETED, experiments, names, runs, stores
 
-__all__ = ["Summary", "claims", "owners", "remembered_url", "summaries"]
+__all__ = ["Summary", "claims", "count_deleted", "owners", "remembered_url", "summaries"]
 
 _e = experiments.c
 _n = names.c
@@ -23,6 +24,9 @@ _RUNS = (
     .group_by(runs.c.id_experiment)
 )
 _NAMES = sa.select(_n.name, _n.store_id, _n.id_experiment, _n.claimed_by, _n.claim_intent, _n.claimed_at)
+_DELETED = sa.select(sa.func.count()).where(
+    _e.store_id == sa.bindparam("of_store"), _e.state == DELETED, _e.persisted_at < sa.bindparam("before")
+)
 _URL = sa.select(stores.c.url).where(stores.c.store_id == sa.bindparam("of_store"))
 
 
@@ -54,6 +58,12 @@ def owners(index: Index) -> dict[str, NameClaim]:
 def claims(index: Index) -> list[NameClaim]:
     """Return the names that writers of this store have claimed."""
     return [row for row in owners(index).values() if row.claim_intent is not None and row.store_id == index.store_id]
+
+
+def count_deleted(index: Index, before: datetime) -> int:
+    """Return how many rows `Index.forget_deleted` would drop."""
+    with index.database.read() as connection:
+        return int(connection.execute(_DELETED, {"of_store": index.store_id, "before": before}).scalar_one())
 
 
 def remembered_url(index: Index) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from mltraq_ds.store.checking import check
+from mltraq_ds.store.identity import renew_store_id
 from mltraq_ds.store.rebuilding import rebuild_index
 from mltraq_ds.store.report import Finding, RebuildReport, Report, SweepReport
+from mltraq_ds.store.sweeping import sweep
 
-__all__ = ["Finding", "RebuildReport", "Report", "SweepReport", "rebuild_index"]
+__all__ = ["Finding", "RebuildReport", "Report", "SweepReport", "check", "rebuild_index", "renew_store_id", "sweep"]

@@ -6,13 +6,16 @@ import uuid
 from collections.abc import Iterable
 from typing import Any
 
+from mltraq_ds.errors import MltraqDSError
 from mltraq_ds.objects import Objects
 from mltraq_ds.orm.database import Database
 from mltraq_ds.orm.index import Index
 from mltraq_ds.settings import resolve
 from mltraq_ds.storage import Storage
 from mltraq_ds.store import layout, maintenance
+from mltraq_ds.store.identity import refuse_copy
 from mltraq_ds.store.report import RebuildReport, Report, SweepReport
+from mltraq_ds.store.sweeping import GRACE_S
 
 __all__ = ["Upkeep"]
 
@@ -54,7 +57,7 @@ class Upkeep:
             self.objects(),
             Index(self.database, layout.store_id(self.storage)),
             id_experiment=None if id_experiment is None else str(id_experiment),
-            progress=None if resolve()["tqdm.disable"] else _bar,
+            progress=self._progress(),
         )
 
     def check(self, deep: bool = False) -> Report:
@@ -75,10 +78,49 @@ class Upkeep:
         StorageError
             If the store cannot be listed.
         """
-        raise NotImplementedError
+        try:
+            store_id = layout.read_store_id(self.storage)
+        except MltraqDSError:
+            store_id = None  # the check finds that too
+        index = Index(self.database, store_id) if store_id else None
+        return maintenance.check(self.storage, index, deep=deep, progress=self._progress())
 
-    def sweep(self, dry_run: bool = True, grace_s: float = 86400.0) -> SweepReport:
-        raise NotImplementedError
+    def sweep(self, dry_run: bool = True, grace_s: float = GRACE_S) -> SweepReport:
+        """Remove what nothing refers to, or say what would be removed.
+
+        Files written with `DataStoreIO` are never touched.
+
+        Parameters
+        ----------
+        dry_run : bool
+            Remove nothing.  Work of writers that died is finished, as opening a session does.
+        grace_s : float
+            What was changed more recently stays (s).
+
+        Returns
+        -------
+        SweepReport
+            One finding for each file; ``df()`` has one row for each.
+
+        Raises
+        ------
+        ConflictError
+            If another sweep is at work, or the store is a copy.  Nothing was removed.
+        DamageError, FormatError
+            If something that may refer to files cannot be read.  Nothing was removed; `check` lists what it is.
+        StorageError, DatabaseUnavailableError
+            If store or database do not answer.
+        """
+        store_id = layout.read_store_id(self.storage)
+        if store_id is None and not layout.has_experiments(self.storage):
+            return SweepReport(store=self.storage.url, dry_run=dry_run)
+        index = Index(self.database, layout.store_id(self.storage))
+        refuse_copy(self.storage, index)
+        return maintenance.sweep(self.objects(), index, dry_run=dry_run, grace_s=grace_s)
+
+    @staticmethod
+    def _progress() -> Any:
+        return None if resolve()["tqdm.disable"] else _bar
 
 
 def _bar(items: Iterable[Any], total: int) -> Iterable[Any]:

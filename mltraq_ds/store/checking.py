@@ -1,0 +1,184 @@
+"""Checking: every reference against every blob, every file against every reference, the index against the files.
+
+Nothing is changed, and nothing stops it but a store that cannot be listed.  Writers may be at work meanwhile: files are
+listed first, then intents are read, then generations, and a folder with findings is looked at again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from mltraq_ds.errors import MltraqDSError
+from mltraq_ds.objects import Objects
+from mltraq_ds.orm.failures import INDEX_ERRORS
+from mltraq_ds.orm.index import Index
+from mltraq_ds.storage.base import Stat, Storage
+from mltraq_ds.store import intents, layout
+from mltraq_ds.store.experiment_check import Examined, examine
+from mltraq_ds.store.identity import original_of
+from mltraq_ds.store.index_check import check_index
+from mltraq_ds.store.intents import Intent
+from mltraq_ds.store.lease import Lease
+from mltraq_ds.store.rebuilding import Progress, each, is_replaced, pins, without_progress
+from mltraq_ds.store.report import Notebook, Report
+from mltraq_ds.store.survey import Folder, Survey, read_intents, read_pending, survey
+
+__all__ = ["check"]
+
+_LOOKS = 3
+
+
+def check(
+    store: Objects | Storage,
+    index: Index | None = None,
+    deep: bool = False,
+    *,
+    progress: Progress[Examined] | None = None,
+) -> Report:
+    """Find damage and garbage in a store and its index; nothing in the store is changed.
+
+    Parameters
+    ----------
+    store : Objects or Storage
+        The store.
+    index : Index, optional
+        Its rows; without it only the files are checked.
+    deep : bool
+        Read every byte of every blob and compare it with size, CRC-32 and SHA-256.
+    progress : callable, optional
+        Shows how far it has come.
+
+    Returns
+    -------
+    Report
+        ``len(report) == 0`` means clean.  A database that does not answer is a finding.
+
+    Raises
+    ------
+    StorageError
+        If the store cannot be listed.
+    """
+    storage = store.storage if isinstance(store, Objects) else store
+    found, seen = Notebook(), survey(storage)
+    writers = read_intents(storage, seen.pending)
+    for key, error in writers.unreadable.items():
+        found.add("unreadable intent", key, detail=str(error))
+    by_folder = writers.by_folder()
+    _check_root(storage, seen, found)
+    _check_pending(storage, seen, writers.found, found)
+    managed = [folder for folder in seen.folders.values() if folder.is_marked or folder.name in by_folder]
+    for folder in seen.folders.values():
+        if not folder.is_marked and folder.name not in by_folder:
+            found.note("self-managed", folder.name, size_bytes=folder.size_bytes, detail=f"{len(folder.stats)} files.")
+    results = each(storage, partial(_examine, storage, by_folder, deep), managed)
+    examined = list((progress or without_progress)(results, len(managed)))
+    for one in examined:
+        found.update(one)
+    _check_unfinished(storage, seen, by_folder, found)
+    _check_replaced(examined, found)
+    if index is not None:
+        check_index(storage, index, examined, found)
+        _check_identity(storage, index, found)
+    blobs = sum(len(one.generation.blobs) for one in examined if one.generation)
+    living = sum(1 for one in examined if one.generation and not one.generation.deleted)
+    return Report(**found.parts(), store=storage.url, experiments=living, blobs=blobs, is_deep=deep)
+
+
+def _examine(storage: Storage, by_folder: dict[str, list[Intent]], deep: bool, folder: Folder) -> Examined:
+    """Check a folder, and again as long as somebody changes it."""
+    found = examine(storage, folder, by_folder.get(folder.name, ()), deep=deep)
+    for _ in range(_LOOKS):
+        if not found.findings:
+            break
+        before = found.generation.ident if found.generation else None
+        listed = Folder(folder.name, list(storage.list(folder.name)))
+        writers = read_intents(storage).by_folder().get(folder.name, ())
+        found = examine(storage, listed, writers, deep=deep) if listed.stats else Examined()
+        if before == (found.generation.ident if found.generation else None):
+            break
+    return found
+
+
+def _check_root(storage: Storage, seen: Survey, found: Notebook) -> None:
+    try:
+        if layout.read_store_id(storage) is None and any(folder.is_marked for folder in seen.folders.values()):
+            detail = "The file that says which store this is is gone; rebuild_index() makes a new one."
+            found.add("unreadable descriptor", layout.STORE, detail=detail)
+    except MltraqDSError as error:
+        found.add("unreadable descriptor", layout.STORE, detail=str(error))
+    for stat in seen.files:
+        if stat.key != layout.STORE:
+            found.add("foreign file", stat.key, size_bytes=stat.size, detail="No part of a store.")
+    if seen.artifacts:
+        size = sum(stat.size for stat in seen.artifacts)
+        found.note("artifacts", layout.ARTIFACTS, size_bytes=size, detail=f"{len(seen.artifacts)} files.")
+
+
+def _check_pending(storage: Storage, seen: Survey, writers: Sequence[Intent], found: Notebook) -> None:
+    living = set()
+    for intent in writers:
+        if intents.is_alive(storage, intent):
+            living.add(intent.writer)
+            detail = f"To {intent.action} {intent.name!r} since {intent.created}."
+            found.note("at work", intent.key, intent.id_experiment, detail=detail)
+        else:
+            detail = f"Its writer died while it was to {intent.action} {intent.name!r} (since {intent.created})."
+            found.add("dead intent", intent.key, intent.id_experiment, detail=detail)
+    pending = read_pending(seen.pending)
+    known = {intent.writer for intent in writers}
+    for owner, stat in pending.marks:
+        if stat.key.endswith(".lease") and not Lease.is_expired(storage, stat):
+            found.note("at work", stat.key, detail="A sweep.")
+        elif owner not in known and _is_still_there(storage, stat):
+            found.add("leftover", stat.key, size_bytes=stat.size, detail="What it belongs to is gone.")
+    for place, stats in pending.moved.items():
+        size, key = sum(stat.size for stat in stats), stats[0].key
+        if living:
+            found.note("at work", place, size_bytes=size, detail="Being removed, or about to be.")
+        elif any(_is_still_there(storage, stat) for stat in stats):
+            found.add(
+                "unfinished delete", place, size_bytes=size, detail=f"{len(stats)} files are left, such as {key}."
+            )
+    for stat in pending.foreign:
+        found.add("foreign file", stat.key, size_bytes=stat.size, detail="No part of a store.")
+
+
+def _is_still_there(storage: Storage, stat: Stat) -> bool:
+    try:
+        return storage.exists(stat.key)
+    except MltraqDSError:
+        return True
+
+
+def _check_unfinished(storage: Storage, seen: Survey, by_folder: dict[str, list[Intent]], found: Notebook) -> None:
+    if not seen.unfinished:
+        return
+    alive = {
+        name for name, writers in by_folder.items() if any(intents.is_alive(storage, intent) for intent in writers)
+    }
+    again = {stat.key for stat in storage.list_unfinished()}
+    for stat in seen.unfinished:
+        place = stat.key.partition("/")[0]
+        if stat.key in again and place not in alive and not (place == layout.PENDING and alive):
+            found.add("unfinished write", stat.key, size_bytes=stat.size, detail="A write was killed, or is going on.")
+
+
+def _check_replaced(examined: Sequence[Examined], found: Notebook) -> None:
+    current = [one.generation for one in examined if one.generation]
+    pinned = pins(current)
+    for generation in current:
+        if not generation.deleted and is_replaced(generation, pinned):
+            key = layout.generation_key(layout.folder_of(generation.id_experiment), generation.number)
+            detail = "Another experiment has taken its place; delete_experiment(id_experiment=…) removes the rest."
+            found.add("unfinished delete", key, generation.id_experiment, detail=detail)
+
+
+def _check_identity(storage: Storage, index: Index, found: Notebook) -> None:
+    try:
+        original = original_of(storage, index)
+    except (*INDEX_ERRORS, MltraqDSError):
+        return  # the database is a finding already
+    if original is not None:
+        detail = f"The store at {original} has the same id {index.store_id}: one of them is a copy."
+        found.add("store identity", layout.STORE, detail=detail)

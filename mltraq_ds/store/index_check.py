@@ -1,0 +1,137 @@
+"""Checking the index against the files, in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mltraq_ds.errors import KeyMissingError, MltraqDSError
+from mltraq_ds.orm import overview
+from mltraq_ds.orm.failures import INDEX_ERRORS
+from mltraq_ds.orm.index import Index
+from mltraq_ds.orm.overview import Summary
+from mltraq_ds.orm.rows import NameClaim
+from mltraq_ds.storage.base import Storage
+from mltraq_ds.store import generations, intents, layout
+from mltraq_ds.store.experiment_check import Examined
+from mltraq_ds.store.generations import Generation
+from mltraq_ds.store.rebuilding import is_replaced, pins
+from mltraq_ds.store.report import Notebook
+from mltraq_ds.store.survey import read_intents
+
+__all__ = ["check_index", "is_dead_claim"]
+
+
+def check_index(storage: Storage, index: Index, examined: Sequence[Examined], found: Notebook) -> None:
+    """Add what the rows of a store say otherwise than its files; a database that does not answer is a finding."""
+    try:
+        _check(storage, index, examined, found)
+    except (*INDEX_ERRORS, MltraqDSError) as error:
+        found.add("unreachable database", detail=f"{index.database.url}: {error}")
+
+
+def _check(storage: Storage, index: Index, examined: Sequence[Examined], found: Notebook) -> None:
+    current = [one.generation for one in examined if one.generation]
+    pinned = pins(current)
+    living = {
+        one.generation.id_experiment: one
+        for one in examined
+        if one.generation and not one.generation.deleted and not is_replaced(one.generation, pinned)
+    }
+    rows = overview.summaries(index)
+    if living and not rows and not index.knows_store():
+        detail = f"{index.database.url} has never read this store (id {index.store_id}), which is not empty."
+        found.add("index drift", detail=detail)
+        return
+    blobs = _blob_keys(index)
+    for id_experiment in sorted(living.keys() | rows.keys()):
+        one, row = living.get(id_experiment), rows.get(id_experiment)
+        difference = _difference(one, row, blobs.get(id_experiment, set()))
+        if difference and _is_still_so(storage, index, id_experiment, one, row):
+            found.add("index drift", _key(one, id_experiment), id_experiment, detail=difference)
+    names = overview.owners(index)
+    _check_names(living, rows, names, found)
+    for claim in names.values():
+        if claim.store_id == index.store_id and is_dead_claim(storage, claim) and index.owner(claim.name) == claim:
+            detail = f"The name {claim.name!r} is claimed by {claim.claim_intent}, which is gone."
+            found.add("dead claim", experiment=str(claim.claimed_by), detail=detail)
+
+
+def _key(one: Examined | None, id_experiment: str) -> str:
+    folder = layout.folder_of(id_experiment)
+    return layout.generation_key(folder, one.generation.number) if one and one.generation else folder
+
+
+def _blob_keys(index: Index) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for id_experiment, blob in index.blob_references():
+        found.setdefault(id_experiment, set()).add(blob.key)
+    return found
+
+
+def _difference(one: Examined | None, row: Summary | None, blobs: set[str]) -> str:
+    """Return in words what differs; empty if nothing does."""
+    if one is None or one.generation is None:
+        return f"The index has generation {row.generation if row else 0}; there is no such experiment."
+    generation = one.generation
+    if row is None:
+        return f"The index does not have it; it is at generation {generation.number}."
+    if row.generation != generation.number:
+        return f"The index has generation {row.generation}; it is at generation {generation.number}."
+    if row.name != generation.name:
+        return f"The index has the name {row.name!r}; it is {generation.name!r}."
+    if row.run_rows != row.n_runs or (one.n_runs >= 0 and row.n_runs != one.n_runs):
+        return f"The index has {row.run_rows} runs of {row.n_runs}; the records have {max(one.n_runs, 0)}."
+    if blobs != {blob.key for blob in generation.blobs}:
+        return f"The index has {len(blobs)} blobs; generation {generation.number} has {len(generation.blobs)} others."
+    return ""
+
+
+def _is_still_so(storage: Storage, index: Index, id_experiment: str, one: Examined | None, row: Summary | None) -> bool:
+    """Tell whether neither files nor rows have changed since they were read, and nobody is at work on them."""
+    try:
+        now = generations.current(storage, layout.folder_of(id_experiment))
+    except MltraqDSError:
+        return False  # that is a finding of its own
+    before = one.generation if one else None
+    is_same = _ident(now) == _ident(before) or (before is None and now is not None and now.deleted)
+    known = index.get(id_experiment)
+    if not is_same or (known.generation if known else 0) != (row.generation if row else 0):
+        return False
+    return not any(
+        intent.id_experiment == id_experiment and intents.is_alive(storage, intent)
+        for intent in read_intents(storage).found
+    )
+
+
+def _ident(generation: Generation | None) -> object:
+    return generation.ident if generation else None
+
+
+def _check_names(
+    living: dict[str, Examined], rows: dict[str, Summary], names: dict[str, NameClaim], found: Notebook
+) -> None:
+    shared: dict[str, list[str]] = {}
+    for id_experiment, one in living.items():
+        if one.generation is None or id_experiment not in rows:
+            continue
+        name = one.generation.name
+        shared.setdefault(name, []).append(id_experiment)
+        if name not in names or names[name].id_experiment is None:
+            detail = f"The index does not know that it has the name {name!r}."
+            found.add("index drift", _key(one, id_experiment), id_experiment, detail=detail)
+    for name, ids in shared.items():
+        if len(ids) > 1:
+            found.note("ambiguous name", experiment=", ".join(ids), detail=f"{name!r}: load these by id.")
+
+
+def is_dead_claim(storage: Storage, claim: NameClaim) -> bool:
+    """Tell whether a name is claimed by a writer whose intent is gone."""
+    if claim.claim_intent is None:
+        return False
+    try:
+        intents.read_intent(storage, claim.claim_intent)
+    except KeyMissingError:
+        return True
+    except MltraqDSError:
+        return False  # that is a finding of its own
+    return False

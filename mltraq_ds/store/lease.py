@@ -1,0 +1,88 @@
+"""Lease: one sweeper at a time, for as long as it renews."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from types import TracebackType
+
+from mltraq_ds.errors import ConflictError, KeyExistsError, KeyMissingError
+from mltraq_ds.storage.base import Stat, Storage
+from mltraq_ds.store import descriptors, layout
+
+__all__ = ["LEASE_S", "Lease"]
+
+#: A lease that was not renewed for so long is over (s).
+LEASE_S = 600.0
+_RENEW_S = 60.0
+_LEASE = re.compile(rf"{layout.PENDING}/sweep-([1-9][0-9]{{0,17}})\.lease")
+
+
+class Lease:
+    """Held as a context.  Two sweepers would do no harm, only the same work: a sweep is safe beside any other.
+
+    Each lease has a number of its own, created if absent, so that of two who find the last one expired exactly one gets
+    the next.
+
+    Raises
+    ------
+    ConflictError
+        On entering, if another sweep is at work; later, by `keep`, if another one took over.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._key = ""
+        self._renewed = 0.0
+        self._owner = str(uuid.uuid4())
+
+    @staticmethod
+    def is_expired(storage: Storage, stat: Stat) -> bool:
+        """Tell whether a lease was not renewed in time, by the storage's clock."""
+        return storage.now() - stat.modified >= LEASE_S
+
+    def __enter__(self) -> Lease:
+        found = self._numbered()
+        for stat in found.values():
+            if not self.is_expired(self._storage, stat):
+                raise self._refusal(stat.key)
+        self._key = f"{layout.PENDING}/sweep-{max(found, default=0) + 1}.lease"
+        try:
+            self._write(replace=False)
+        except KeyExistsError as error:
+            raise self._refusal(self._key) from error
+        self._storage.delete_many(stat.key for stat in found.values())
+        return self
+
+    def keep(self) -> None:
+        """Renew the lease if it is time to."""
+        if time.monotonic() - self._renewed < _RENEW_S:
+            return
+        try:
+            body = descriptors.from_bytes(self._storage.read(self._key), "lease", self._key)
+        except KeyMissingError:
+            body = {}
+        if body.get("owner") != self._owner:
+            raise self._refusal(self._key)
+        self._write(replace=True)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._storage.delete(self._key)
+
+    def _write(self, *, replace: bool) -> None:
+        data = descriptors.to_bytes("lease", {"owner": self._owner, "renewed": layout.now_text()})
+        self._storage.put(self._key, [data], size=len(data), parents=True, replace=replace)
+        self._renewed = time.monotonic()
+
+    def _numbered(self) -> dict[int, Stat]:
+        found = ((_LEASE.fullmatch(stat.key), stat) for stat in self._storage.list(layout.PENDING))
+        return {int(match.group(1)): stat for match, stat in found if match}
+
+    def _refusal(self, key: str) -> ConflictError:
+        return ConflictError(
+            f"The sweep of {self._storage.url} was stopped because another one is at work ({key}). Wait until it has "
+            f"ended; if it was killed, its lease is over after {LEASE_S:.0f} s."
+        )

@@ -1,0 +1,176 @@
+"""Survey: what lies in a store, from one listing, sorted by what it is.  Reads no file but intents."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from mltraq_ds.errors import InvalidNameError, KeyMissingError, MltraqDSError
+from mltraq_ds.ids import validate_key
+from mltraq_ds.storage.base import Stat, Storage
+from mltraq_ds.store import intents, layout
+from mltraq_ds.store.intents import Intent
+
+__all__ = ["Folder", "Intents", "Pending", "Survey", "is_valid", "read_intents", "read_pending", "survey"]
+
+_BLOB = re.compile(r"[0-9a-f]{32}")
+_RECORDS = re.compile(r"runs/[0-9a-f]{32}\.jsonl")
+_SINGLE = re.compile(r"runs/[^/]+\.json")
+_MOVED = re.compile(r"deleted-[^/]+")
+_MARK = re.compile(r"([^/]+)\.(?:fenced|lease|probe)")
+#: Folders inside that of an experiment, for what is put there beside persist.
+_OTHERS = frozenset(("artifacts", "derived", "logs", "results", "experiments"))
+
+
+def is_valid(key: str) -> bool:
+    """Tell whether a listed name may be used as a key; foreign files are listed whatever their name."""
+    try:
+        validate_key(key)
+    except InvalidNameError:
+        return False
+    return True
+
+
+@dataclass
+class Folder:
+    """The files of one folder at the root, as far as they are ours.
+
+    Parameters
+    ----------
+    name : str
+        The folder.
+    stats : list of Stat
+        All files in it, as listed.
+    """
+
+    name: str
+    stats: list[Stat]
+    meta: Stat | None = field(default=None, init=False)
+    generations: dict[int, Stat] = field(default_factory=dict, init=False)
+    blobs: dict[str, Stat] = field(default_factory=dict, init=False)
+    records: dict[str, Stat] = field(default_factory=dict, init=False)
+    singles: dict[str, Stat] = field(default_factory=dict, init=False)
+    foreign: list[Stat] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        skip = len(self.name) + 1
+        for stat in self.stats:
+            rest = stat.key[skip:]
+            if _BLOB.fullmatch(rest):
+                self.blobs[stat.key] = stat
+            elif _RECORDS.fullmatch(rest):
+                self.records[stat.key] = stat
+            elif rest == layout.META:
+                self.meta = stat
+            elif number := layout.generation_number(self.name, stat.key):
+                self.generations[number] = stat
+            elif _SINGLE.fullmatch(rest) and is_valid(stat.key):
+                self.singles[stat.key] = stat
+            elif rest.partition("/")[0] not in _OTHERS:
+                self.foreign.append(stat)
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether it is managed by `persist`, as far as its files say; an intent may say so too."""
+        return self.meta is not None or bool(self.generations)
+
+    @property
+    def size_bytes(self) -> int:
+        """Sum of the sizes (bytes)."""
+        return sum(stat.size for stat in self.stats)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a store holds.
+
+    Parameters
+    ----------
+    now : float
+        Time on the storage's clock, before anything was listed (s since 1970).
+    files : list of Stat
+        What lies directly at the root.
+    folders : dict
+        The folders at the root that may hold an experiment, the user's own among them.
+    artifacts, pending : list of Stat
+        What lies in the reserved folders.
+    unfinished : list of Stat
+        Temporary files of writes that were killed, or are going on.
+    """
+
+    now: float
+    files: list[Stat]
+    folders: dict[str, Folder]
+    artifacts: list[Stat]
+    pending: list[Stat]
+    unfinished: list[Stat]
+
+
+def survey(storage: Storage) -> Survey:
+    """List a store once and sort what is there."""
+    now = storage.now()
+    unfinished = list(storage.list_unfinished())
+    files: list[Stat] = []
+    folders: dict[str, list[Stat]] = {}
+    for stat in storage.list():
+        first, _, rest = stat.key.partition("/")
+        if not rest or (first.startswith("_") and first != layout.PENDING):
+            files.append(stat)
+        else:
+            folders.setdefault(first, []).append(stat)
+    pending, artifacts = folders.pop(layout.PENDING, []), folders.pop(layout.ARTIFACTS, [])
+    sorted_folders = {name: Folder(name, folders[name]) for name in sorted(folders)}
+    return Survey(now, files, sorted_folders, artifacts, pending, unfinished)
+
+
+@dataclass(frozen=True)
+class Intents:
+    """All intents of a store at one moment, and what keeps others from being read."""
+
+    found: list[Intent]
+    unreadable: dict[str, MltraqDSError]
+
+    def by_folder(self) -> dict[str, list[Intent]]:
+        """Return the intents by the folder that they protect."""
+        folders: dict[str, list[Intent]] = {}
+        for intent in self.found:
+            folders.setdefault(layout.folder_of(intent.id_experiment), []).append(intent)
+        return folders
+
+
+def read_intents(storage: Storage, pending: Iterable[Stat] | None = None) -> Intents:
+    """Read all intents, or those among `pending`; one that disappears meanwhile has been finished."""
+    found, unreadable = [], {}
+    for stat in storage.list(layout.PENDING) if pending is None else pending:
+        if stat.key.endswith(".json") and stat.key.count("/") == 1 and is_valid(stat.key):
+            try:
+                found.append(intents.read_intent(storage, stat.key))
+            except KeyMissingError:
+                continue
+            except MltraqDSError as error:
+                unreadable[stat.key] = error
+    return Intents(found, unreadable)
+
+
+@dataclass
+class Pending:
+    """What lies beside the intents: marks by the part of their name that they belong to, folders renamed away."""
+
+    marks: list[tuple[str, Stat]] = field(default_factory=list)
+    moved: dict[str, list[Stat]] = field(default_factory=dict)
+    foreign: list[Stat] = field(default_factory=list)
+
+
+def read_pending(stats: Iterable[Stat]) -> Pending:
+    """Sort what lies in `_pending`, without the intents."""
+    found = Pending()
+    for stat in stats:
+        first, _, inside = stat.key.partition("/")[2].partition("/")
+        if inside and _MOVED.fullmatch(first) and is_valid(f"{layout.PENDING}/{first}"):
+            found.moved.setdefault(f"{layout.PENDING}/{first}", []).append(stat)
+        elif not inside and (mark := _MARK.fullmatch(first)) and is_valid(stat.key):
+            found.marks.append((mark.group(1), stat))
+        elif inside or not first.endswith(".json"):
+            found.foreign.append(stat)
+    return found
