@@ -85,7 +85,9 @@ def test_demo_blobs_are_read_by_numpy(told):
 def test_second_demo_keeps_the_first(told):
     """A second demo in the same folder says that there is one, and makes an experiment of its own."""
     folder, _, second = told
-    assert "An earlier demo is in this folder and stays as it is: this one is named 'digits-2'." in second.stdout
+    assert "An earlier demo is in this folder and stays as it is: this one is named 'digits-2'." in " ".join(
+        second.stdout.split()
+    )
     session = create_session(f"sqlite:///{folder / 'mltraq.db'}", folder / "mltraq.datastore")
     assert list(session.ls()["name"]) == ["digits", "digits-2"]
 
