@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mltraq_ds import ids
-from mltraq_ds.errors import AmbiguousNameError, ExperimentNotFoundError, UnknownStoreError, UsageError
+from mltraq_ds.errors import UnknownStoreError, UsageError
 from mltraq_ds.objects import Objects
 from mltraq_ds.orm.database import Database
 from mltraq_ds.orm.index import Index
@@ -23,6 +23,7 @@ from mltraq_ds.store.deletion import delete
 from mltraq_ds.store.recovery import recover
 from mltraq_ds.tracking.bound_io import BoundIO
 from mltraq_ds.tracking.experiment import Experiment
+from mltraq_ds.tracking.finding import find
 from mltraq_ds.tracking.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -198,33 +199,7 @@ class Session(Upkeep):
         return Experiment.from_content(self, content, generation)
 
     def _find(self, name: str) -> tuple[str, int]:
-        index = self._known_index()
-        found = index.lookup(name) if index is not None else []
-        ours = [row for row in found if index is not None and row.store_id == index.store_id]
-        if len(ours) > 1:
-            listed = ", ".join(row.id_experiment for row in ours)
-            raise AmbiguousNameError(
-                f"Several experiments are named {name!r}: {listed}. Use load_experiment(id_experiment=…)."
-            )
-        if ours:
-            return ours[0].id_experiment, ours[0].generation
-        if found:
-            raise ExperimentNotFoundError(
-                f"Experiment {name!r} is in another store (id {found[0].store_id}) than this session's "
-                f"{self.storage.url}. "
-                "Make a session with create_session(store=…) for that one."
-            )
-        raise ExperimentNotFoundError(
-            f"No experiment is named {name!r} in {self.database.url}.{self._nearest(index, name)} Use ls() to see all."
-        )
-
-    @staticmethod
-    def _nearest(index: Index | None, name: str) -> str:
-        import difflib
-
-        names = [row.name for row in index.ls(limit=1000)] if index is not None else []
-        near = difflib.get_close_matches(name, names, n=1)
-        return f" Did you mean {near[0]!r}?" if near else ""
+        return find(self._known_index(), name, self.storage.url, self.database.url)
 
     def persist_experiment(
         self, experiment: Experiment, name: str | None = None, if_exists: str = "fail"

@@ -1,0 +1,54 @@
+"""Finding: from the name of an experiment to its id."""
+
+from __future__ import annotations
+
+import difflib
+
+from mltraq_ds.errors import AmbiguousNameError, ExperimentNotFoundError
+from mltraq_ds.orm.index import Index
+
+__all__ = ["find"]
+
+
+def find(index: Index | None, name: str, store_url: str, database_url: str) -> tuple[str, int]:
+    """Return id and generation of the experiment of a name.
+
+    Parameters
+    ----------
+    index : Index or None
+        Of the store; None if there is no store yet.
+    name : str
+        Name of the experiment.
+    store_url, database_url : str
+        For messages.
+
+    Raises
+    ------
+    ExperimentNotFoundError
+        If there is none in this store; names the nearest, or the other store that has it.
+    AmbiguousNameError
+        If there are several; names their ids.
+    """
+    found = index.lookup(name) if index is not None else []
+    ours = [row for row in found if index is not None and row.store_id == index.store_id]
+    if len(ours) > 1:
+        listed = ", ".join(row.id_experiment for row in ours)
+        raise AmbiguousNameError(
+            f"Several experiments are named {name!r}: {listed}. Use load_experiment(id_experiment=…)."
+        )
+    if ours:
+        return ours[0].id_experiment, ours[0].generation
+    if found:
+        raise ExperimentNotFoundError(
+            f"Experiment {name!r} is in another store (id {found[0].store_id}) than this session's {store_url}. Make a "
+            "session with create_session(store=…) for that one."
+        )
+    raise ExperimentNotFoundError(
+        f"No experiment is named {name!r} in {database_url}.{_nearest(index, name)} Use ls() to see all."
+    )
+
+
+def _nearest(index: Index | None, name: str) -> str:
+    names = [row.name for row in index.ls(limit=1000)] if index is not None else []
+    near = difflib.get_close_matches(name, names, n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
