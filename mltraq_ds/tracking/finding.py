@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import difflib
+from typing import TYPE_CHECKING
 
 from mltraq_ds.errors import AmbiguousNameError, ExperimentNotFoundError
 from mltraq_ds.orm.index import Index
 
-__all__ = ["find"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["find", "listed"]
 
 
 def find(index: Index | None, name: str, store_url: str, database_url: str) -> tuple[str, int]:
@@ -32,9 +36,9 @@ def find(index: Index | None, name: str, store_url: str, database_url: str) -> t
     found = index.lookup(name) if index is not None else []
     ours = [row for row in found if index is not None and row.store_id == index.store_id]
     if len(ours) > 1:
-        listed = ", ".join(row.id_experiment for row in ours)
+        ids = ", ".join(row.id_experiment for row in ours)
         raise AmbiguousNameError(
-            f"Several experiments are named {name!r}: {listed}. Use load_experiment(id_experiment=…)."
+            f"Several experiments are named {name!r}: {ids}. Use load_experiment(id_experiment=…)."
         )
     if ours:
         return ours[0].id_experiment, ours[0].generation
@@ -52,3 +56,20 @@ def _nearest(index: Index | None, name: str) -> str:
     names = [row.name for row in index.ls(limit=1000)] if index is not None else []
     near = difflib.get_close_matches(name, names, n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def listed(index: Index | None) -> pd.DataFrame:
+    """Return the table of `Session.ls`."""
+    import pandas as pd
+
+    rows = index.ls() if index is not None else []
+    table = {
+        "id_experiment": [row.id_experiment for row in rows],
+        "name": [row.name for row in rows],
+        "runs": [row.n_runs for row in rows],
+        "created": [row.created_at for row in rows],
+        "persisted": [row.persisted_at for row in rows],
+        "bytes": [row.n_bytes for row in rows],
+        "generation": [row.generation for row in rows],
+    }
+    return pd.DataFrame(table)

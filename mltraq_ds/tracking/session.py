@@ -23,7 +23,7 @@ from mltraq_ds.store.deletion import delete
 from mltraq_ds.store.recovery import recover
 from mltraq_ds.tracking.bound_io import BoundIO
 from mltraq_ds.tracking.experiment import Experiment
-from mltraq_ds.tracking.finding import find
+from mltraq_ds.tracking.finding import find, listed
 from mltraq_ds.tracking.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -255,20 +255,7 @@ class Session(Upkeep):
         UnknownStoreError
             If the index does not know this store.
         """
-        import pandas as pd
-
-        index = self._known_index()
-        rows = index.ls() if index is not None else []
-        table = {
-            "id_experiment": [row.id_experiment for row in rows],
-            "name": [row.name for row in rows],
-            "runs": [row.n_runs for row in rows],
-            "created": [row.created_at for row in rows],
-            "persisted": [row.persisted_at for row in rows],
-            "bytes": [row.n_bytes for row in rows],
-            "generation": [row.generation for row in rows],
-        }
-        return pd.DataFrame(table)
+        return listed(self._known_index())
 
     def query(self, statement: Any, parameters: Mapping[str, Any] | None = None) -> pd.DataFrame:
         """Run SQL and return its rows.
