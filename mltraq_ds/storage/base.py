@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from mltraq_ds.errors import InvalidNameError
+from mltraq_ds.errors import InvalidNameError, UsageError
 from mltraq_ds.ids import validate_key
 
 __all__ = ["TEMPORARY", "Buffer", "Source", "Stat", "Storage", "check_new_key", "is_temporary"]
@@ -84,6 +84,47 @@ class Source(ABC):
     @abstractmethod
     def close(self) -> None:
         """Release the handle.  Views handed out stay valid."""
+
+    @property
+    def home(self) -> Storage | None:
+        """The storage to open the key in again, where another process can; a copy must not share the handle."""
+        return None
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Never the state itself: a copied file descriptor is closed twice, and then it is another file's.
+        home = self.home
+        if home is None or not home.is_shareable:
+            raise UsageError(
+                f"What is stored in {self.key!r} cannot be pickled because another process could not reach it. Send "
+                "the DataStore, or the bytes, in its place."
+            )
+        return (SourceCopy, (home, self.key, self.size))
+
+
+class SourceCopy(Source):
+    """A source that was pickled: the key is opened anew, in the process that first reads it."""
+
+    def __init__(self, storage: Storage, key: str, size: int) -> None:
+        self.key = key
+        self.size = size
+        self._storage = storage
+        self._opened: Source | None = None
+
+    @property
+    def home(self) -> Storage:
+        # docstring inherited
+        return self._storage
+
+    def read(self, offset: int, size: int) -> memoryview:
+        # docstring inherited
+        if self._opened is None:
+            self._opened = self._storage.open(self.key, size=self.size)  # opened by two threads, one is forgotten
+        return self._opened.read(offset, size)
+
+    def close(self) -> None:
+        # docstring inherited
+        if self._opened is not None:
+            self._opened.close()
 
 
 class Storage(ABC):

@@ -125,6 +125,7 @@ class LocalStorage(Storage):
             Failing("read", key, self.url),
             size=size,
             is_mappable=lambda device: self._mmap and self._type_of(device, path) in MAPPABLE,
+            home=self,
         )
 
     def delete(self, key: str) -> None:

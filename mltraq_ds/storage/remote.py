@@ -114,7 +114,7 @@ class RemoteStorage(Storage):
                     "cut or changed: restore it from a copy."
                 )
             size = found
-        return RemoteSource(self._filesystem, path, size, RemoteFailing("read", key, self._access))
+        return RemoteSource(self._filesystem, path, size, RemoteFailing("read", key, self._access), self)
 
     def read(self, key: str) -> bytes:
         # docstring inherited

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mltraq_ds.errors import CorruptBlobError, StorageError
-from mltraq_ds.storage.base import Source
+from mltraq_ds.storage.base import Source, Storage
 from mltraq_ds.storage.failures import Failing
 from mltraq_ds.storage.sources import check_range, new_buffer
 
@@ -18,13 +18,21 @@ _CHUNK = 32 * 2**20  # bounds what is held beside the buffer that is filled (byt
 class RemoteSource(Source):
     """A key of a remote.  Holds no connection of its own; every read is one request per 32 MiB."""
 
-    def __init__(self, filesystem: Callable[[], Any], path: str, size: int, failing: Failing) -> None:
+    def __init__(
+        self, filesystem: Callable[[], Any], path: str, size: int, failing: Failing, home: Storage | None = None
+    ) -> None:
         self.key = failing.key
         self.size = size
         self._filesystem = filesystem
         self._path = path
         self._failing = failing
+        self._home = home
         self._is_closed = False
+
+    @property
+    def home(self) -> Storage | None:
+        # docstring inherited
+        return self._home
 
     def read(self, offset: int, size: int) -> memoryview:
         # docstring inherited

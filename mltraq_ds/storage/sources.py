@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from mltraq_ds.errors import CorruptBlobError, StorageError
-from mltraq_ds.storage.base import Source
+from mltraq_ds.storage.base import Source, Storage
 from mltraq_ds.storage.failures import Failing
 from mltraq_ds.storage.folders import check_is_file
 
@@ -81,6 +81,9 @@ class _Descriptor:
     def __init__(self, number: int) -> None:
         self.number = number
 
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError("a file descriptor means nothing elsewhere")
+
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
         close(self.number)
 
@@ -102,9 +105,20 @@ class FileSource(Source):
         What it must hold (bytes), else `CorruptBlobError`.
     is_mappable : callable
         Tells of a device whether its files may be mapped.
+    home : Storage, optional
+        Where a pickled copy opens the key again.
     """
 
-    def __init__(self, fd: int, failing: Failing, *, size: int | None, is_mappable: Callable[[int], bool]) -> None:
+    def __init__(
+        self,
+        fd: int,
+        failing: Failing,
+        *,
+        size: int | None,
+        is_mappable: Callable[[int], bool],
+        home: Storage | None = None,
+    ) -> None:
+        self._home = home
         self._file: _Descriptor | None = _Descriptor(fd)
         self._failing = failing
         self.key = failing.key
@@ -115,6 +129,11 @@ class FileSource(Source):
             raise self._changed(status.st_size, size, "written")
         self.size = status.st_size
         self._is_mappable = self.size >= MAP_FROM and is_mappable(status.st_dev)
+
+    @property
+    def home(self) -> Storage | None:
+        # docstring inherited
+        return self._home
 
     def read(self, offset: int, size: int) -> memoryview:
         # docstring inherited
