@@ -1,0 +1,178 @@
+"""Report: what was measured, as JSON, as a table and as a plot, with the machine and the date."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from bench.row import OURS
+from bench.runner import Figures, targets_of
+
+__all__ = ["write_report"]
+
+_LIBRARIES = (
+    "mltraq-ds", "numpy", "pandas", "pyarrow", "sqlalchemy", "joblib", "safetensors", "h5py", "zarr", "mltraq",
+    "mlflow",
+)  # fmt: skip
+
+
+def write_report(figures: Sequence[Figures], folder: Path | None) -> str:
+    """Return the tables; with a folder also write ``benchmarks.json``, ``benchmarks-table.md``, ``benchmarks.png``."""
+    about = machine()
+    text = "\n".join([_about_text(about), "", *_target_table(figures), "", *_figure_tables(figures)])
+    if folder is None:
+        return text
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [_as_json(each) for each in figures]
+    (folder / "benchmarks.json").write_text(json.dumps({"machine": about, "rows": rows}, indent=1) + "\n")
+    (folder / "benchmarks-table.md").write_text(text + "\n")
+    plot(figures, folder / "benchmarks.png")
+    return text
+
+
+def machine() -> dict[str, Any]:
+    """Describe the machine, without its name and its paths."""
+    versions = {}
+    for library in _LIBRARIES:
+        try:
+            versions[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "system": f"{platform.system()} {platform.release().split('-')[0]}",
+        "python": platform.python_version(),
+        "libraries": versions,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def _about_text(about: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in about["libraries"].items())
+    return (
+        f"Measured on {about['date']}: {about['processor']}, {about['cores']} cores, "
+        f"{about['memory_gib']} GiB of memory, {about['system']}, Python {about['python']}; {versions}."
+    )
+
+
+def _target_table(figures: Sequence[Figures]) -> list[str]:
+    lines = ["| work | figure | of | wanted | reached | |", "|---|---|---|---|---|---|"]
+    for each, target, reached in targets_of(figures):
+        limit = target.factor if target.reference else target.seconds
+        if reached is None:
+            shown, verdict = "–", "not measured"
+        else:
+            shown = f"{reached:.2f} ×" if target.reference else _time(reached)
+            verdict = "met" if reached <= limit else "missed"
+        lines.append(
+            f"| {each.row.title} | {target.label} | {target.contestant} | {target.text()} | {shown} | {verdict} |"
+        )
+    return lines
+
+
+def _figure_tables(figures: Sequence[Figures]) -> list[str]:
+    lines: list[str] = []
+    for each in figures:
+        lines += [f"### {each.row.title}", ""]
+        labels = list(dict.fromkeys(label for label, _ in each.found))
+        for label in labels:
+            reference = each.reference(label)
+            lines += [
+                f"| {label} | median | spread | ratio | extra memory | of it anonymous | on disk |",
+                "|---|--:|--:|--:|--:|--:|--:|",
+            ]
+            named = [(name, figure) for (of, name), figure in each.found.items() if of == label and figure.seconds]
+            for name, figure in sorted(named, key=lambda pair: pair[1].median):
+                found = figure.as_json(reference)
+                ratio = "" if found["ratio"] is None else f"{found['ratio']:.2f}"
+                lines.append(
+                    f"| {f'**{name}**' if name.startswith(OURS) else name} | {_time(found['median_s'])} | "
+                    f"{_time(found['min_s'])} – {_time(found['max_s'])} | {ratio} | "
+                    f"{_bytes(found['extra_rss_bytes'])} | {_bytes(found['extra_anonymous_bytes'])} | "
+                    f"{_bytes(found['disk_bytes'])} |"
+                )
+            lines.append("")
+        lines += [f"Left out: {reason}.\n" for reason in each.skipped.values()]
+    return lines
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds * 1000:.2f} ms" if seconds < 0.01 else f"{seconds * 1000:,.0f} ms"
+
+
+def _bytes(size: int | None) -> str:
+    if size is None:
+        return ""
+    return f"{size / 2**20:,.1f} MiB" if size >= 2**20 else f"{size / 1024:,.0f} KiB"
+
+
+def _as_json(each: Figures) -> dict[str, Any]:
+    found = [
+        {"label": label, "contestant": name, **figure.as_json(each.reference(label))}
+        for (label, name), figure in each.found.items()
+        if figure.seconds
+    ]
+    targets = [
+        {
+            "label": target.label,
+            "contestant": target.contestant,
+            "wanted": target.text(),
+            "reached": each.reached(target),
+        }
+        for target in each.row.targets
+    ]
+    return {
+        "name": each.row.name,
+        "title": each.row.title,
+        "size": dict(each.size),
+        "figures": found,
+        "targets": targets,
+        "skipped": each.skipped,
+    }
+
+
+def plot(figures: Sequence[Figures], path: Path) -> None:
+    """Draw one panel for each label of each row; nothing without matplotlib."""
+    try:
+        import matplotlib
+    except ImportError:
+        return
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    panels = [(each, label) for each in figures for label in dict.fromkeys(label for label, _ in each.found)]
+    if not panels:
+        return
+    columns = 3
+    lines = -(-len(panels) // columns)
+    canvas, axes = pyplot.subplots(lines, columns, figsize=(15, 2.6 * lines), squeeze=False)
+    for axis in axes.flat[len(panels) :]:
+        axis.axis("off")
+    for axis, (each, label) in zip(axes.flat, panels, strict=False):
+        named = [(name, figure) for (of, name), figure in each.found.items() if of == label and figure.seconds]
+        named.sort(key=lambda pair: -pair[1].median)
+        colours = ["tab:orange" if name.startswith((OURS, "beside")) else "tab:gray" for name, _ in named]
+        axis.barh([name for name, _ in named], [figure.median * 1000 for _, figure in named], color=colours)
+        axis.set_xscale("log")
+        axis.set_xlabel("ms")
+        axis.set_title(f"{each.row.name}: {label}", fontsize=9)
+        axis.tick_params(labelsize=8)
+    canvas.tight_layout()
+    canvas.savefig(path, dpi=80, metadata={"Software": None})
+    pyplot.close(canvas)

@@ -1,0 +1,37 @@
+"""One phase of one contestant, in a process of its own: ``python -m bench.worker '<JSON>'`` answers with JSON."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import sys
+
+from bench.rows import ROWS
+from bench.work import Work, touch
+
+
+def main() -> None:
+    """Do it."""
+    order = json.loads(sys.argv[1])
+    row = next(row for row in ROWS if row.name == order["row"])
+    contestant = row.contestant(order["contestant"])
+    for module in contestant.needs:
+        if importlib.util.find_spec(module) is None:
+            answer({"skipped": f"{contestant.name} is not installed: pip install {module}"})
+            return
+    os.chdir(order["folder"])
+    touch(2 * order["size"].get("touch_bytes", 0))
+    work = Work(order["folder"], order["size"], order["round"], order["is_watched"])
+    getattr(contestant(work), order["phase"])()
+    answer({"figures": work.figures})
+
+
+def answer(content: object) -> None:
+    """Say it on the last line."""
+    print("\n" + json.dumps(content))
+
+
+if __name__ == "__main__":
+    main()
