@@ -10,21 +10,16 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from mltraq_ds import ids
-from mltraq_ds.errors import (
-    ConflictError,
-    DanglingReferenceError,
-    KeyExistsError,
-    KeyMissingError,
-)
+from mltraq_ds.errors import ConflictError, DanglingReferenceError, ExperimentExistsError, KeyMissingError
 from mltraq_ds.ids import fresh_uuid
 from mltraq_ds.objects import Objects
 from mltraq_ds.orm.index import Index
 from mltraq_ds.reference import Reference
 from mltraq_ds.store import claims, follow_up, generations, intents, layout, records, slots
+from mltraq_ds.store.folder import make_folder, unmake_folder
 from mltraq_ds.store.generations import Generation, Ident, Replaced
 from mltraq_ds.store.intents import Intent, Keeper
 from mltraq_ds.store.packing import write_group
@@ -95,6 +90,7 @@ class Persist:
     parent: Generation | None = field(default=None, init=False)
     replaces: tuple[Replaced, ...] = field(default=(), init=False)
     attempted: Generation | None = field(default=None, init=False)
+    is_marked: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self.storage = self.objects.storage
@@ -129,16 +125,18 @@ class Persist:
             number=self._next_number(),
         )
         with Keeper(self.storage, intent) as keeper:
+            is_finished = False
             try:
                 generation = self._write(intent)
+                is_finished = self._follow_up(intent, generation)
             except BaseException as error:  # also KeyboardInterrupt: cleans up, then goes on its way
-                self._undo(intent, error)
+                is_finished = self._undo(intent, error)
                 raise
-            is_finished = self._follow_up(intent, generation)
-            if not is_finished:
-                keeper.update(process=intents.DONE)  # not ours any more: the next session goes on
+            finally:
+                if not is_finished:
+                    keeper.leave()
         if is_finished:
-            intents.remove_intent(self.storage, intent)
+            follow_up.remove_intent(self.storage, intent, f"The {self.label} is persisted")
         self.on_seam("done")
         return Committed(generation, self.plan.blobs)
 
@@ -152,7 +150,7 @@ class Persist:
         try:
             self.on_seam("folder")
             if self.parent is None:
-                self._make_folder()
+                self.is_marked = make_folder(self.storage, self.content.id_experiment, self.content.name)
             self.on_seam("blobs")
             self._write_blobs()
             self.on_seam("records")
@@ -164,32 +162,32 @@ class Persist:
             raise lost(self.content, "it was deleted meanwhile") from error
 
     def _claim(self, index: Index, intent: Intent) -> None:
-        owner = index.owner(self.content.name) if self.if_exists == "replace" else None
-        replaced = owner.id_experiment if owner is not None else None
-        if replaced == self.content.id_experiment:
-            replaced = None
-        index.claim(
-            intent.name,
-            intent.id_experiment,
-            intent.key,
-            replacing=replaced,
-            is_alive=lambda claim: claims.is_alive(self.objects, index, claim),
-        )
+        replaced = self._owner(index)
+        while True:
+            try:
+                index.claim(
+                    intent.name,
+                    intent.id_experiment,
+                    intent.key,
+                    replacing=replaced,
+                    is_alive=lambda claim: claims.is_alive(self.objects, index, claim),
+                )
+                break
+            except ExperimentExistsError:
+                # The work of a dead writer may have been finished just now, and that is what has to be replaced.
+                before, replaced = replaced, self._owner(index)
+                if replaced in (None, before):
+                    raise
         if replaced is not None:
             # Looked at only now: whoever persists it after this is not what the user meant, and lives on.
             there = generations.current(self.storage, layout.folder_of(replaced))
             if there is not None and not there.deleted:
                 self.replaces = (Replaced(replaced, *there.ident),)
 
-    def _make_folder(self) -> None:
-        # Only the first persist of an experiment makes its folder, so that a late writer cannot revive a deleted one.
-        for folder in (self.folder, f"{self.folder}/generations", f"{self.folder}/runs"):
-            with suppress(KeyExistsError):  # another first writer is at work or was killed: the generation decides
-                self.storage.make_folder(folder)
-        data = layout.meta_bytes(self.content.id_experiment, self.content.name, 0)
-        with suppress(KeyExistsError):
-            self.storage.put(layout.meta_key(self.folder), [data], size=len(data), flush=False)
-            self.written.append(layout.meta_key(self.folder))
+    def _owner(self, index: Index) -> str | None:
+        """Return the experiment whose place is to be taken."""
+        owner = index.owner(self.content.name) if self.if_exists == "replace" else None
+        return None if owner is None or owner.id_experiment == self.content.id_experiment else owner.id_experiment
 
     def _write_blobs(self) -> None:
         for members in self.plan.groups():
@@ -274,22 +272,26 @@ class Persist:
             on_seam=self.on_seam,
         )
 
-    def _undo(self, intent: Intent, cause: BaseException) -> None:
-        """Remove what was written, since nothing refers to it; failures are noted on the error that is on its way."""
+    def _undo(self, intent: Intent, cause: BaseException) -> bool:
+        """Remove what was written, since nothing refers to it; failures are noted on the error that is on its way.
+
+        Tells whether nothing is left to do for others.
+        """
         try:
             if self.attempted is not None and slots.is_committed(self.storage, self.attempted):
                 cause.add_note(
                     f"Generation {self.attempted.number} of the {self.label} may have been committed, so nothing was "
                     "undone; the next session finds out and goes on."
                 )
-                return
+                return False
             self.storage.delete_many(reversed(self.written))
             if self.parent is None:
-                for folder in (f"{self.folder}/generations", f"{self.folder}/runs", self.folder):
-                    self.storage.prune(folder)
+                unmake_folder(self.storage, intent.id_experiment, is_marked=self.is_marked)
             if self.index is not None:
                 self.index.release(intent.name, intent.key)
             if not self.storage.exists(intent.fence_key):
                 intents.remove_intent(self.storage, intent)  # else it is the recoverer's
         except Exception as error:  # noqa: BLE001 - another error is on its way; sweep removes what is left
             cause.add_note(f"Cleaning up failed too: {error} What is left is an orphan, which sweep removes.")
+            return False
+        return True

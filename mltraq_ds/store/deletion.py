@@ -9,7 +9,8 @@ from mltraq_ds.errors import ExperimentNotFoundError, IndexBehindWarning, Leftov
 from mltraq_ds.objects import Objects
 from mltraq_ds.orm.failures import INDEX_ERRORS
 from mltraq_ds.orm.index import Index
-from mltraq_ds.store import generations, intents, layout
+from mltraq_ds.store import generations, layout
+from mltraq_ds.store.follow_up import remove_intent
 from mltraq_ds.store.generations import Generation
 from mltraq_ds.store.intents import Intent, Keeper
 from mltraq_ds.store.retire import end_experiment, remove_files
@@ -58,16 +59,21 @@ def delete(objects: Objects, index: Index | None, id_experiment: str) -> Generat
                 raise ExperimentNotFoundError(
                     f"Experiment {current.name!r} (id {id_experiment}) was deleted by another process meanwhile."
                 )
-        except BaseException:
-            intents.remove_intent(storage, intent)
+        except ExperimentNotFoundError:
+            remove_intent(storage, intent, f"Experiment {current.name!r} is deleted")
             raise
-        if ended.number != intent.number:
-            keeper.update(number=ended.number)  # somebody persisted in between; recovery must find the end
-        finished = _follow_up(objects, index, ended)
+        except BaseException:
+            keeper.leave()  # the end may have been committed although its answer was lost: the next session finds out
+            raise
+        try:
+            finished = _follow_up(objects, index, ended)
+        except BaseException:
+            keeper.leave()
+            raise
         if not finished:
-            keeper.update(process=intents.DONE)
+            keeper.leave()
     if finished:
-        intents.remove_intent(storage, intent)
+        remove_intent(storage, intent, f"Experiment {ended.name!r} is deleted")
     return ended
 
 

@@ -9,12 +9,13 @@ from mltraq_ds.errors import IndexBehindWarning, LeftoversWarning
 from mltraq_ds.orm.failures import INDEX_ERRORS
 from mltraq_ds.orm.index import Index
 from mltraq_ds.storage.base import Storage
-from mltraq_ds.store import layout
+from mltraq_ds.store import intents, layout
 from mltraq_ds.store.generations import Generation
+from mltraq_ds.store.intents import Intent
 from mltraq_ds.store.retire import end_experiment, remove_files, retire
 from mltraq_ds.store.rows import Rows
 
-__all__ = ["after_persist", "end_replaced"]
+__all__ = ["after_persist", "end_replaced", "remove_intent"]
 
 
 def after_persist(
@@ -87,6 +88,18 @@ def _tell(index: Index, rows: Rows, intent: str, ended: list[Generation], label:
         )
         return False
     return True
+
+
+def remove_intent(storage: Storage, intent: Intent, label: str) -> None:
+    """Remove the intent of work that is done; a failure is a warning, since the work is done."""
+    try:
+        intents.remove_intent(storage, intent)
+    except OSError as error:
+        warnings.warn(
+            f"{label}, but its intent {intent.key} could not be removed: {error} The next session goes on.",
+            LeftoversWarning,
+            stacklevel=5,
+        )
 
 
 def end_replaced(storage: Storage, generation: Generation) -> list[Generation]:

@@ -139,7 +139,7 @@ def _parse(data: bytes, key: str, folder: str, number: int) -> Generation:
             records=tuple(map(Reference.from_list, body["records"])),
             blobs=tuple(map(Reference.from_list, body["blobs"])),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CorruptRecordError(f"{key} cannot be read: {error!r:.80}. Restore it from a copy.") from error
     if generation.number != number or layout.folder_of(generation.id_experiment) != folder:
         raise CorruptRecordError(
@@ -227,7 +227,11 @@ def last_in(storage: Storage, place: str) -> Generation | None:
     """
     for number in numbers(storage, place):
         key = layout.generation_key(place, number)
-        if data := storage.read(key):
+        try:
+            data = storage.read(key)
+        except KeyMissingError:
+            continue  # somebody else is removing the folder, the end last
+        if data:
             body = descriptors.from_bytes(data, "generation", key)
             return _parse(data, key, layout.folder_of(str(body.get("id_experiment"))), number)
     return None
@@ -239,6 +243,8 @@ def _climb(storage: Storage, folder: str, generation: Generation) -> Generation:
             generation = read(storage, folder, number)
         except KeyMissingError:
             return generation
+        except TornGeneration:
+            continue  # it never was current; the next writer takes the number after it
     raise AssertionError("unreachable")
 
 

@@ -9,6 +9,7 @@ import os
 import socket
 import threading
 import uuid
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from types import TracebackType
@@ -32,8 +33,11 @@ __all__ = [
 
 LEASE_S = 600.0
 RENEW_S = 60.0
-#: In place of a process: the writer has committed and gone on, and somebody has to follow up.
+#: In place of a process: the writer has gone on, and somebody has to follow up.
 DONE = "done"
+
+#: The writers at work in this process.  One that an error or Ctrl-C has ended must not keep its name from the next.
+_at_work: set[str] = set()
 
 
 @lru_cache(maxsize=1)
@@ -103,12 +107,17 @@ def _process(pid: int) -> str:
 
 
 def is_surely_dead(intent: Intent) -> bool:
-    """Tell whether the writer of an intent cannot come back: it has gone on, or its process here has ended."""
+    """Tell whether the writer of an intent cannot come back: it has gone on, or its process here has ended.
+
+    A request that it sent to a remote storage may arrive all the same.
+    """
     if intent.process == DONE:
         return True
     pid, _, started = intent.process.partition("/")
     if intent.machine != this_machine() or not pid.isdigit():
         return False
+    if intent.process == _process(os.getpid()):
+        return intent.writer not in _at_work
     if started and _process(int(pid)) != intent.process:
         return True
     try:
@@ -189,6 +198,14 @@ class Keeper:
             self.intent = replace(self.intent, **changes)
             self._write()
 
+    def leave(self) -> None:
+        """Note that the writer has gone on and others may finish its work; they find out by themselves if this fails.
+
+        Without the note only this process knows at once, others when it ends.
+        """
+        with suppress(OSError):
+            self.update(process=DONE)
+
     def _write(self) -> None:
         data = descriptors.to_bytes("intent", asdict(self.intent))
         self._storage.put(self.intent.key, [data], size=len(data), parents=True, replace=True)
@@ -207,9 +224,14 @@ class Keeper:
         self._timer.start()
 
     def __enter__(self) -> Keeper:
-        with self._lock:
-            self._write()
-            self._schedule()
+        _at_work.add(self.intent.writer)
+        try:
+            with self._lock:
+                self._write()
+                self._schedule()
+        except BaseException:
+            _at_work.discard(self.intent.writer)
+            raise
         return self
 
     def __exit__(
@@ -220,3 +242,4 @@ class Keeper:
             self._stopped = True
             if self._timer:
                 self._timer.cancel()
+        _at_work.discard(self.intent.writer)

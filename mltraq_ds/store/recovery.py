@@ -48,11 +48,13 @@ def finish(objects: Objects, index: Index | None, intent: Intent) -> None:
     """Finish the work of one dead writer, then remove its intent."""
     storage = objects.storage
     folder = layout.folder_of(intent.id_experiment)
-    if not intents.is_surely_dead(intent):
+    # A request of a writer that has ended may still be on its way to a remote storage.
+    may_come = not (storage.is_local and intents.is_surely_dead(intent))
+    if may_come:
         with suppress(KeyExistsError):
             storage.put(intent.fence_key, [b""], size=0)
     committed = _committed_by(storage, folder, intent)
-    if committed is None and intent.action == "persist" and not intents.is_surely_dead(intent):
+    if committed is None and intent.action == "persist" and may_come:
         committed = _fence(storage, folder, intent)
     if committed is None:
         if index is not None:
@@ -145,6 +147,10 @@ def _fence(storage: Storage, folder: str, intent: Intent) -> Generation | None:
 
 
 def _committed_by(storage: Storage, folder: str, intent: Intent) -> Generation | None:
+    if intent.action == "delete":
+        # Its number is not the one announced if somebody persisted in between.
+        last = generations.current(storage, folder)
+        return last if last is not None and last.deleted else None
     try:
         generation = generations.read(storage, folder, intent.number)
     except (KeyMissingError, generations.TornGeneration):

@@ -95,11 +95,17 @@ def remove_files(storage: Storage, end: Generation) -> None:
 def remove_moved(storage: Storage, target: str, folder: str | None = None) -> None:
     """Remove a folder that was renamed away, after a look whether it is the ended one.
 
-    If the experiment was made anew just before the renaming, its folder is put back.
+    If the experiment was made anew just before the renaming, its folder is put back.  The end is removed last of all
+    generations: killed in between, the next look must not take an older one for an experiment that lives.
     """
     last = generations.last_in(storage, target)
     if last is not None and not last.deleted:
         with suppress(KeyExistsError):  # made anew twice: this one stays where it is, and `check` shows it
             storage.move_folder(target, folder or layout.folder_of(last.id_experiment))
         return
+    older = [number for number in generations.numbers(storage, target) if last is not None and number < last.number]
+    if older:
+        keys = [layout.generation_key(target, number) for number in older]
+        storage.delete_many(keys)
+        storage.flush(keys[:1])
     storage.delete_folder(target)

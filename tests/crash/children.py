@@ -69,7 +69,7 @@ def _run(output: str, function: Callable[..., Any], arguments: Any, named: Any) 
     os.dup2(handle, 2)
     try:
         function(*arguments, **named)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - it ends here, and the parent shows what it printed
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)

@@ -137,6 +137,10 @@ class Scene:
 
     def copy_to(self, root: Path) -> Scene:
         shutil.copytree(self.root, root)
+        connection = sqlite3.connect(root / "index.db")  # for the library it has always been here
+        with connection:
+            connection.execute("UPDATE mltraq_stores SET url = ?", [(root / "store").as_uri()])
+        connection.close()
         return Scene(root)
 
     def state(self) -> State:
@@ -145,7 +149,8 @@ class Scene:
         for folder in folders.values():
             if folder.is_live and folder.current:
                 _check_files(self.store, folder.current)
-        pending = sorted(str(path.relative_to(self.store)) for path in (self.store / "_pending").glob("*"))
+        found = (self.store / "_pending").glob("*")
+        pending = sorted(path.name for path in found if not path.name.startswith(".tmp-"))  # those are for sweep
         rows, names = _rows(self.root / "index.db")
         return State(folders, pending, rows, names)
 
@@ -264,7 +269,9 @@ def find(session: Session, name: str) -> int | None:
         return None
 
 
-def check_promise(scene: Scene, action: Action, *, must_be: int | None | str = "either") -> int | None:
+def check_promise(
+    scene: Scene, action: Action, *, must_be: int | str | None = "either", goes_on: bool = True
+) -> int | None:
     """Look as the next process would: old or new is complete, nothing else was touched, and work goes on at once.
 
     Returns
@@ -286,8 +293,9 @@ def check_promise(scene: Scene, action: Action, *, must_be: int | None | str = "
     assert state.names == {name: (owner, None) for name, owner in _owners(state)}
     assert len(owners) == len(set(owners))
     assert set(session.ls().id_experiment) == set(state.live)
-    _go_on(scene, action, found)
     session.database.close()
+    if goes_on:
+        _go_on(scene, action, found)
     return found
 
 

@@ -37,7 +37,7 @@ def template(tmp_path_factory):
 @pytest.mark.parametrize("seam", SEAMS)
 @pytest.mark.parametrize("name", ["new", "update", "replace"])
 def test_killed_at_a_seam(template, tmp_path, name, seam):
-    """A persist that is killed at a seam leaves the old version, after the commit the new one, and work goes on at once."""
+    """Killed before the commit the old version is there, killed after it the new one, and work goes on at once."""
     scene = template.copy_to(tmp_path / "scene")
     child = children.run(tmp_path, act, scene.root, name, seam)
     assert child.wait() == children.KILLED, child.said()
