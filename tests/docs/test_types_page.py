@@ -31,9 +31,7 @@ def _assert_same(one, other):
         pd.testing.assert_frame_equal(one, other)
     elif isinstance(one, pd.Series):
         pd.testing.assert_series_equal(one, other)
-    elif isinstance(one, pl.DataFrame):
-        assert one.equals(other)
-    elif isinstance(one, pa.Table):
+    elif isinstance(one, (pl.DataFrame, pa.Table)):
         assert one.equals(other)
     elif isinstance(one, np.ndarray):
         assert one.dtype.str == other.dtype.str
