@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,7 +12,7 @@ from mltraq_ds.orm.index import Index
 from mltraq_ds.orm.rows import NameClaim
 from mltraq_ds.orm.tables import CURRENT, DELETED, experiments, names, runs, stores
 
-__all__ = ["Summary", "claims", "count_deleted", "owners", "remembered_url", "summaries"]
+__all__ = ["Summary", "claims", "count_deleted", "owners", "path_of", "remembered_url", "summaries"]
 
 _e = experiments.c
 _n = names.c
@@ -64,6 +65,14 @@ def count_deleted(index: Index, before: datetime) -> int:
     """Return how many rows `Index.forget_deleted` would drop."""
     with index.database.read() as connection:
         return int(connection.execute(_DELETED, {"of_store": index.store_id, "before": before}).scalar_one())
+
+
+def path_of(index: Index) -> str | None:
+    """Return the file that the database is, or None if it is in memory or a server."""
+    url = sa.make_url(index.database.url)
+    if url.get_backend_name() != "sqlite" or index.database.is_in_memory:
+        return None
+    return os.path.abspath(str(url.database))
 
 
 def remembered_url(index: Index) -> str:

@@ -1,7 +1,8 @@
 """Identity: a store that was moved is the same store, a copy is another one.
 
 Both look alike: the same id in `_store.json`.  Only the database can tell, which remembers where it last met the store:
-if there is still a store of this id there, this one is a copy.
+if there is still a store of this id there, this one is a copy.  Unless the database was copied with it, as happens when
+a whole project folder is: then there is one of each for each, and nothing to tell apart.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from contextlib import suppress
 
 from mltraq_ds.errors import ConflictError, MltraqDSError, UsageError
 from mltraq_ds.orm.index import Index
-from mltraq_ds.orm.overview import remembered_url
+from mltraq_ds.orm.overview import path_of, remembered_url
 from mltraq_ds.storage import Storage, open_storage
 from mltraq_ds.storage.places import path_from
 from mltraq_ds.store import descriptors, layout
@@ -29,7 +30,9 @@ def original_of(storage: Storage, index: Index) -> str | None:
     if not url or url == storage.url:
         return None
     original = _reachable(url, index.store_id)
-    return url if original is not None and not _is_same_folder(storage, original) else None
+    if original is None or _is_same_folder(storage, original) or _came_along(storage, original, index):
+        return None
+    return url
 
 
 def refuse_copy(storage: Storage, index: Index) -> None:
@@ -106,6 +109,15 @@ def _is_same_folder(storage: Storage, other: Storage) -> bool:
         return os.path.samefile(*(os.path.join(str(path), layout.STORE) for path in paths))
     except OSError:
         return False
+
+
+def _came_along(storage: Storage, original: Storage, index: Index) -> bool:
+    """Tell whether the database is a copy too: a project folder was copied whole, and each keeps to its own."""
+    ours, theirs, database = _path(storage), _path(original), path_of(index)
+    if ours is None or theirs is None or database is None:
+        return False
+    other = os.path.normpath(os.path.join(theirs, os.path.relpath(database, ours)))
+    return os.path.exists(other) and os.path.exists(database) and not os.path.samefile(other, database)
 
 
 def _path(storage: Storage) -> str | None:

@@ -153,9 +153,8 @@ def plan_folder(folder: Folder, roots: Roots, in_index: AbstractSet[str], before
     if ended and has_folders and not roots.keys and not any(stat.key in in_index for stat in folder.stats):
         _take_whole(plan, before)
         return plan
-    kept = roots.keys | in_index
     for stat in (*folder.blobs.values(), *folder.records.values()):
-        if stat.key not in kept:
+        if stat.key not in roots.keys and stat.key not in in_index:
             _take(plan, "orphan", stat, before)
     for key in sorted(roots.folded):
         _take(plan, "folded record", folder.singles[key], before)

@@ -102,6 +102,7 @@ class Session(Upkeep):
                 if store_id is None:
                     return None
                 index = Index(self.database, store_id)
+                self._refuse_copy(index)
                 recover(self.objects(), index)
                 self._index = index
             return self._index

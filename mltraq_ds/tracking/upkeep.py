@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
-from mltraq_ds.errors import MltraqDSError
+from mltraq_ds.errors import DatabaseUnavailableError, MltraqDSError
 from mltraq_ds.objects import Objects
 from mltraq_ds.orm.database import Database
 from mltraq_ds.orm.index import Index
@@ -48,14 +49,18 @@ class Upkeep:
 
         Raises
         ------
+        ConflictError
+            If the store is a copy of one that the database knows.  No row was changed.
         StorageError, DatabaseUnavailableError
             If store or database do not answer.  No row was changed.
         """
         if layout.read_store_id(self.storage) is None and not layout.has_experiments(self.storage):
             return RebuildReport(store=self.storage.url)
+        index = Index(self.database, layout.store_id(self.storage))
+        refuse_copy(self.storage, index)
         return maintenance.rebuild_index(
             self.objects(),
-            Index(self.database, layout.store_id(self.storage)),
+            index,
             id_experiment=None if id_experiment is None else str(id_experiment),
             progress=self._progress(),
         )
@@ -117,6 +122,10 @@ class Upkeep:
         index = Index(self.database, layout.store_id(self.storage))
         refuse_copy(self.storage, index)
         return maintenance.sweep(self.objects(), index, dry_run=dry_run, grace_s=grace_s)
+
+    def _refuse_copy(self, index: Index) -> None:
+        with suppress(DatabaseUnavailableError):  # loading by id works without
+            refuse_copy(self.storage, index)
 
     @staticmethod
     def _progress() -> Any:
