@@ -12,6 +12,7 @@ from contextlib import suppress
 from mltraq_ds.errors import ValueChangedError
 from mltraq_ds.storage.base import TEMPORARY, Buffer
 from mltraq_ds.storage.failures import Failing
+from mltraq_ds.storage.writeback import STEP, Writeback
 
 __all__ = ["counted", "preallocate", "publish", "sync_file", "sync_folder", "write_buffers", "write_file"]
 
@@ -55,8 +56,8 @@ def preallocate(fd: int, size: int) -> None:
             raise
 
 
-def write_buffers(fd: int, views: Iterable[memoryview], failing: Failing) -> None:
-    """Write all views without joining them."""
+def write_buffers(fd: int, views: Iterable[memoryview], failing: Failing, writeback: Writeback | None = None) -> None:
+    """Write all views without joining them; `writeback` is told how far it is."""
     batch: list[memoryview] = []
     pending = 0
     for view in views:
@@ -64,18 +65,21 @@ def write_buffers(fd: int, views: Iterable[memoryview], failing: Failing) -> Non
         pending += view.nbytes
         if pending >= _BATCH_BYTES or len(batch) >= _MAX_BUFFERS:
             with failing:
-                _write_batch(fd, batch)
+                _write_batch(fd, batch, writeback)
             batch, pending = [], 0
     if batch:
         with failing:
-            _write_batch(fd, batch)
+            _write_batch(fd, batch, writeback)
 
 
-def _write_batch(fd: int, batch: Sequence[memoryview]) -> None:
-    views = [view[i : i + _MAX_BYTES] for view in batch for i in range(0, view.nbytes, _MAX_BYTES)]
+def _write_batch(fd: int, batch: Sequence[memoryview], writeback: Writeback | None = None) -> None:
+    step = _MAX_BYTES if writeback is None else STEP
+    views = [view[i : i + step] for view in batch for i in range(0, view.nbytes, step)]
     while views:
         # A call may write less than asked for: at a signal, at 2 GiB, or just before the disk is full.
         written = _write_some(fd, views)
+        if writeback is not None:
+            writeback.advance(written)
         while views and written >= views[0].nbytes:
             written -= views.pop(0).nbytes
         if written:
@@ -147,7 +151,8 @@ def write_file(
             fd = _create(temporary, 0o666 if replace else _READ_ONLY, make_folder)
             if size >= _PREALLOCATE_FROM and is_preallocatable(os.fstat(fd).st_dev):
                 preallocate(fd, size)
-        write_buffers(fd, counted(buffers, size, failing.key), failing)
+        writeback = Writeback(fd) if is_durable and size >= STEP else None
+        write_buffers(fd, counted(buffers, size, failing.key), failing, writeback)
         with failing:
             if is_durable:
                 sync_file(fd)
