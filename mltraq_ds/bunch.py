@@ -38,7 +38,7 @@ class Bunch(dict[str, Any]):
 
     __slots__ = ()  # no __dict__: an attribute that is not an item would be lost
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, /, *args: Any, **kwargs: Any) -> None:
         super().__init__()
         # Bunch(None) is empty, so that an optional argument can be passed on as it is.
         self.update(*(() if args == (None,) else args), **kwargs)
@@ -106,7 +106,7 @@ class Bunch(dict[str, Any]):
             self[key] = default
         return self[key]
 
-    def update(self, *args: Any, **kwargs: Any) -> None:
+    def update(self, /, *args: Any, **kwargs: Any) -> None:
         """Set items from a mapping or pairs, and keywords.
 
         Raises

@@ -58,10 +58,13 @@ class Origin:
         """Return the references of all DataStores inside, at any depth."""
         if self._nested is None:
             found: dict[Reference, None] = {}
-            for entry in self.entries.values():
-                for reference in entry.references:
-                    found[reference] = None
-                    found.update(dict.fromkeys(Origin(self.objects, reference).closure()))
+            waiting = [self.entries]
+            while waiting:  # each one once: many may share one, and a hostile blob may nest them beyond any stack
+                for entry in waiting.pop().values():
+                    for reference in entry.references:
+                        if reference not in found:
+                            found[reference] = None
+                            waiting.append(self.objects.entries(reference))
             self._nested = list(found)
         return self._nested
 
@@ -139,7 +142,7 @@ class DataStore(LazyBunch):
 
     _origin: Origin | None
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, /, *args: Any, **kwargs: Any) -> None:
         object.__setattr__(self, "_origin", None)
         super().__init__(*args, **kwargs)
 
@@ -171,7 +174,13 @@ class DataStore(LazyBunch):
             If it is not a blob or does not hold a DataStore.
         """
         key, fragment = key_from_url(url)
-        return cls.from_origin(Origin(place_of(store).objects, Reference(key, 0, "", fragment)))
+        objects = place_of(store).objects
+        blob = objects.open(Reference(key, 0, "", fragment))  # held, so that it is opened once
+        if blob.kind == "value":
+            raise CorruptBlobError(
+                f"{url} holds a single value, not a DataStore. Use DataStoreIO(url).read_deserialize()."
+            )
+        return cls.from_origin(Origin(objects, Reference(key, blob.size, blob.digest, fragment)))
 
     def to_url(self) -> str:
         """Return the URL of the blob, relative to its store; the DataStore must have been persisted.

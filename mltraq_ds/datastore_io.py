@@ -8,7 +8,7 @@ from mltraq_ds.datastore import DataStore, Origin
 from mltraq_ds.errors import KeyExistsError, UsageError
 from mltraq_ds.ids import key_from_url, url_from_key, validate_key
 from mltraq_ds.objects import Objects
-from mltraq_ds.place import Place, place_of
+from mltraq_ds.place import Place, Unreachable, place_of, shareable
 from mltraq_ds.reference import Reference
 from mltraq_ds.storage import Stat, stream_of
 from mltraq_ds.storage.base import Buffer
@@ -37,10 +37,13 @@ class DataStoreIO:
 
     __slots__ = ("_store", "url")
 
+    _store: Place | Unreachable | None
+
     def __init__(self, url: str, store: Any = None) -> None:
         key_from_url(url)
         self.url = url
-        self._store = store
+        # Now, not at each use: a relative folder must not follow the working directory.
+        self._store = None if store is None else place_of(store)
 
     def __repr__(self) -> str:
         return f"DataStoreIO({self.url!r})"
@@ -51,9 +54,9 @@ class DataStoreIO:
     def __hash__(self) -> int:
         return hash(self.key)
 
-    def __getstate__(self) -> tuple[None, dict[str, Any]]:
-        # The store is found anew in the other process: a handle or a secret must not travel with a URL.
-        return None, {"url": self.url, "_store": self._store if isinstance(self._store, str) else None}
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The default is found anew in the other process; a store that was named is never replaced by it.
+        return _unpickled, (type(self), self.url, None if self._store is None else shareable(self._store))
 
     @property
     def key(self) -> str:
@@ -93,7 +96,7 @@ class DataStoreIO:
         """
         objects = self._objects.with_pickle(allow_pickle)
         key, fragment = key_from_url(self.url)
-        reference = Reference(key, 0, "", fragment)
+        reference = objects.complete(Reference(key, 0, "", fragment))
         if objects.kind(reference) == "value":
             value = objects.get(reference)
         else:
@@ -141,7 +144,7 @@ class DataStoreIO:
         place = place_of(store)
         prefix = validate_prefix(place.objects.storage, relative_path_prefix)
         key = _put_fresh(place, prefix, lambda key: place.objects.put(value, key, parents=True))
-        return cls(_url(place, key), store)
+        return cls(_url(place, key), None if store is None else place)
 
     @classmethod
     def write(cls, content: Buffer, relative_path_prefix: str, store: Any = None) -> DataStoreIO:
@@ -172,7 +175,7 @@ class DataStoreIO:
         prefix = validate_prefix(place.objects.storage, relative_path_prefix)
         storage = place.objects.storage
         key = _put_fresh(place, prefix, lambda key: storage.put(key, [flat], size=flat.nbytes, parents=True))
-        return cls(_url(place, key), store)
+        return cls(_url(place, key), None if store is None else place)
 
     @classmethod
     def delete(cls, relative_path_prefix: str, store: Any = None) -> None:
@@ -192,7 +195,14 @@ class DataStoreIO:
         """Return the files below a folder of your own, sorted by name."""
         place = place_of(store)
         prefix = validate_prefix(place.objects.storage, relative_path_prefix)
-        return [cls(_url(place, key), store) for key in sorted(stat.key for stat in place.objects.storage.list(prefix))]
+        given = None if store is None else place
+        return [cls(_url(place, key), given) for key in sorted(stat.key for stat in place.objects.storage.list(prefix))]
+
+
+def _unpickled(kind: type[DataStoreIO], url: str, store: Place | Unreachable | None) -> DataStoreIO:
+    file = kind(url)
+    file._store = store
+    return file
 
 
 def _put_fresh(place: Place, prefix: str, put: Any) -> str:

@@ -163,6 +163,14 @@ class Objects:
         """Return the entries of a blob, or of the subtree of a pack; only its index is read."""
         return self.open(reference).entries(reference.fragment)
 
+    def complete(self, reference: Reference) -> Reference:
+        """Return a reference that was made from a URL with the size and the digest of the blob that is there.
+
+        Without them nothing may refer to it: a reference in a record is refused by its readers.
+        """
+        blob = self.open(reference)
+        return Reference(reference.key, blob.size, blob.digest, reference.fragment)
+
     def kind(self, reference: Reference) -> str:
         """Return what a blob holds: ``value``, ``datastore`` or ``pack``."""
         return self.open(reference).kind

@@ -14,7 +14,7 @@ from mltraq_ds.errors import UsageError
 from mltraq_ds.objects import Objects
 from mltraq_ds.storage import Storage, open_storage
 
-__all__ = ["CURRENT", "Place", "Unreachable", "place_of", "set_default"]
+__all__ = ["CURRENT", "Place", "Unreachable", "place_of", "set_default", "shareable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +48,19 @@ def place_of(store: Any) -> Place:
 
     Parameters
     ----------
-    store : Session, Place, Objects, Storage, str, os.PathLike or None
+    store : Session, Place, Unreachable, Objects, Storage, str, os.PathLike or None
         None is the store of the run that is executing, else of the default session.
     """
+    if store is None and CURRENT.get() is not None:
+        store = CURRENT.get()
+    if isinstance(store, Unreachable):
+        # The default session would be another store, and the value lost there.
+        raise UsageError(
+            f"The store {store.url} cannot be reached from this process because it exists in one process only, or its "
+            "options hold a secret. Use n_jobs=1 or backend='threading', or name the secret in the environment or a "
+            "profile."
+        )
     if store is None:
-        current = CURRENT.get()
-        if isinstance(current, Unreachable):
-            # The default session would be another store, and the value lost there.
-            raise UsageError(
-                f"The store {current.url} cannot be reached from this worker because it exists in one process only, "
-                "or its "
-                "options hold a secret. Use n_jobs=1 or backend='threading', or name the secret in the environment "
-                "or a "
-                "profile."
-            )
-        if current is not None:
-            return current
         if not _default:
             raise UsageError("No store is known here. Pass store=…, or make a session with create_session() first.")
         return _default[0]()
@@ -78,4 +75,12 @@ def place_of(store: Any) -> Place:
     place = getattr(store, "place", None)
     if isinstance(place, Place):
         return place
-    raise UsageError(f"store={store!r:.80} is not a store. Pass a Session, a URL or a folder.")
+    # Not its repr: options with a secret may have been passed by mistake.
+    raise UsageError(f"A value of type {type(store).__name__} is not a store. Pass a Session, a URL or a folder.")
+
+
+def shareable(place: Place | Unreachable) -> Place | Unreachable:
+    """Return what may be sent to another process in place of `place`."""
+    if isinstance(place, Unreachable) or place.objects.storage.is_shareable:
+        return place
+    return Unreachable(place.objects.storage.url)

@@ -131,6 +131,11 @@ class Blob:
         return f"<blob {self.key!r}, {self.kind}, {len(self._members)} members, {self._source.size} bytes>"
 
     @property
+    def size(self) -> int:
+        """Size of the whole blob (bytes)."""
+        return self._source.size
+
+    @property
     def fragments(self) -> list[str]:
         """Names of the subtrees; ``[""]`` unless the blob is a pack."""
         return list(self._index.fragments)

@@ -14,6 +14,8 @@ __all__ = ["dtype_from_plain", "dtype_to_plain", "is_simple"]
 # Nothing else is handed to numpy.dtype(), which knows names, comma lists and types of Python too.
 _SIMPLE = re.compile(r"[<>|=]?(?:[biufcSUV][0-9]+|[mM]8(?:\[[0-9]*[A-Za-zμ]+\])?|[bBhHiIlLqQefdgFDG?])")
 _MAX_NESTING = 32
+#: numpy's own dtypes have numbers below (NPY_NTYPES_LEGACY), those of other libraries from 256 on.
+_BUILTIN_NUMBERS = 24
 
 
 def is_simple(dtype: np.dtype[Any]) -> bool:
@@ -23,8 +25,9 @@ def is_simple(dtype: np.dtype[Any]) -> bool:
         and dtype.names is None
         and dtype.subdtype is None
         and dtype.metadata is None
-        # bfloat16 of ml_dtypes says of itself "<V2", and would come back as that.
-        and (dtype.isbuiltin == 1 or dtype.kind in "mMSU" or np.dtype(dtype.str) == dtype)
+        # bfloat16 of ml_dtypes says of itself "<V2", and would come back as that.  Not `isbuiltin`: it is 0 for a dtype
+        # that was unpickled.
+        and dtype.num < _BUILTIN_NUMBERS
         and (dtype.kind != "V" or dtype.type is np.void)
     )
 

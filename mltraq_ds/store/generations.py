@@ -157,6 +157,28 @@ def _text(value: object) -> str:
     return value
 
 
+def check_readable(generation: Generation, data: bytes) -> None:
+    """Refuse what no reader would accept, before it becomes the current version.
+
+    Raises
+    ------
+    CorruptRecordError
+        If it cannot be read back, or reads otherwise.  Nothing was committed.
+    """
+    folder = layout.folder_of(generation.id_experiment)
+    key = layout.generation_key(folder, generation.number)
+    try:
+        is_same = _parse(data, key, folder, generation.number) == generation
+        reason = "it would read otherwise"
+    except CorruptRecordError as error:
+        is_same, reason = False, str(error)
+    if not is_same:
+        raise CorruptRecordError(
+            f"Generation {generation.number} of experiment {generation.name!r} was not committed because it could not "
+            f"be read back: {reason} A damaged blob may refer to what is not there; 'mltraq-ds check' lists such."
+        )
+
+
 class TornGeneration(CorruptRecordError):  # noqa: N818 - an answer inside this package
     """A commit was killed between claiming its number and publishing its content; it never was current."""
 

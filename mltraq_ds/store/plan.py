@@ -15,13 +15,14 @@ from mltraq_ds import codecs
 from mltraq_ds.blob import StoredEntry, StoredMember
 from mltraq_ds.codecs.base import Encoded, Member
 from mltraq_ds.datastore import DataStore, Origin, Unread
-from mltraq_ds.errors import DamageError, TooDeepError, UnsupportedTypeError
+from mltraq_ds.errors import DamageError, TooDeepError, UnsupportedTypeError, UsageError
 from mltraq_ds.lazy import LazyBunch, Placeholder
 from mltraq_ds.objects import VALUE_KEY, Objects
 from mltraq_ds.reference import Reference
 from mltraq_ds.store.packing import group
 from mltraq_ds.store.planned import Entries, PlannedBlob, UnreadValue
-from mltraq_ds.store.tagged import NotInline, is_native, tag
+from mltraq_ds.store.tagged import NotInline, is_json_text, is_native, tag
+from mltraq_ds.store.texts import NativeMapping
 
 __all__ = ["Plan"]
 
@@ -38,14 +39,14 @@ class Plan:
         Of the store that is written to.
     folder : str
         Of the experiment.
-    keepable : set of str
-        Keys of the blobs that may be kept: those of the parent generation.  Anything else is copied under a fresh name,
-        so that a blob which was dropped once never comes back.
+    keepable : set of (str, str)
+        Keys and digests of the blobs that may be kept: those of the parent generation.  Anything else is copied under a
+        fresh name, so that a blob which was dropped once never comes back.
     """
 
     objects: Objects
     folder: str
-    keepable: AbstractSet[str]
+    keepable: AbstractSet[tuple[str, str]]
     blobs: list[PlannedBlob] = field(default_factory=list)
     _known: dict[int, PlannedBlob] = field(default_factory=dict)
     _active: list[int] = field(default_factory=list)
@@ -67,8 +68,14 @@ class Plan:
         """
         if isinstance(values, LazyBunch):
             values = dict(values._peek_items())
+        for name in values:
+            if not is_json_text(name):
+                raise UsageError(
+                    f"{where}: the name {name!a} cannot be persisted because its surrogates form a pair, which "
+                    "JSON reads as one character. Use that character."
+                )
         if is_native(values):
-            return dict(values)  # ten thousand plain numbers need no walk in Python
+            return NativeMapping(values)  # ten thousand plain numbers need no walk in Python
         return {name: self._add_value(name, value, where) for name, value in values.items()}
 
     def _add_value(self, name: str, value: Any, where: str) -> Any:
@@ -154,7 +161,7 @@ class Plan:
 
     def _is_ours(self, objects: Objects, reference: Reference) -> bool:
         # A record refers only to blobs of its own experiment, in this store; values from elsewhere are copied.
-        return objects.storage.url == self.objects.storage.url and reference.key in self.keepable
+        return objects.storage.url == self.objects.storage.url and (reference.key, reference.digest) in self.keepable
 
     def references(self) -> tuple[Reference, ...]:
         """Return the references of all blobs of the new version, once each, without fragments."""
@@ -184,15 +191,17 @@ class Plan:
                     planned.entries, planned.reference = self.objects.entries(_of(planned)), None
 
     def _set_nested(self, planned: PlannedBlob, entries: Entries) -> None:
+        nested: dict[Reference | PlannedBlob, None] = {}  # each once, however often it is shared
         for entry in entries.values():
             if isinstance(entry, StoredEntry):
                 for reference in entry.references:
-                    planned.nested += [reference, *Origin(self.objects, reference).closure()]
+                    nested.update(dict.fromkeys([reference, *Origin(self.objects, reference).closure()]))
             else:
                 for datastore in entry.nested:
                     inner = self._known[id(datastore)]
                     planned.inner[id(datastore)] = inner
-                    planned.nested += [inner, *inner.nested]
+                    nested.update(dict.fromkeys([inner, *inner.nested]))
+        planned.nested = list(nested)
 
     def _is_same(self, datastore: DataStore, entries: Entries, origin: Origin) -> bool:
         """Compare what would be written with what is there, cheap things first, then byte for byte."""

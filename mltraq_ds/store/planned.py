@@ -12,6 +12,7 @@ from mltraq_ds.datastore import DataStore, Origin
 from mltraq_ds.lazy import Placeholder
 from mltraq_ds.objects import VALUE_KEY, Objects
 from mltraq_ds.reference import Reference
+from mltraq_ds.store.tagged import is_json_text
 
 __all__ = ["Entries", "PlannedBlob", "UnreadValue"]
 
@@ -121,7 +122,9 @@ class PlannedBlob:
             raise AssertionError(f"the blob of field {self.field_name!r} has not been written")
         tagged: dict[str, Any] = {"$ref": self.reference.to_list(), "kind": self.kind}
         if self.source is not None:
-            tagged["names"] = list(dict.keys(self.source))
+            names = list(dict.keys(self.source))
+            if all(map(is_json_text, names)):
+                tagged["names"] = names
         else:
             tagged["type"] = self.type_name
         if self.nested:

@@ -6,22 +6,25 @@ The first line of a record file is the experiment's own record; each further lin
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from mltraq_ds.datastore import DataStore, Origin
-from mltraq_ds.errors import CorruptRecordError, FormatError
+from mltraq_ds.errors import CorruptRecordError, FormatError, UsageError
 from mltraq_ds.lazy import LazyBunch
 from mltraq_ds.objects import VALUE_KEY, Objects
 from mltraq_ds.reference import Reference
 from mltraq_ds.store.planned import PlannedBlob, UnreadValue
-from mltraq_ds.store.tagged import plain, restore
+from mltraq_ds.store.tagged import is_json_text, plain, restore
+from mltraq_ds.store.texts import NativeMapping
 
 __all__ = [
     "MAPPINGS",
     "ExperimentContent",
     "RunContent",
+    "check_content",
     "parse",
     "parse_json",
     "plain_text",
@@ -72,18 +75,69 @@ class ExperimentContent:
     created: str | None = None
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_TEXTS = ("id_experiment", "name", "id_run", "status")
+_OPTIONAL_TEXTS = ("created", "started", "finished")
+
+
+def check_content(content: ExperimentContent) -> None:
+    """Refuse what a record could not hold, so that nothing is written that no reader would accept.
+
+    Raises
+    ------
+    UsageError
+        If a text is none, or has no exact form in JSON, or two runs have one id.
+    """
+    label = f"experiment {content.name!a:.200}"
+    _require_text(content.id_experiment, f"id of the {label}")
+    _require_text(content.name, f"name of the {label}")
+    seen = set()
+    for run in content.runs:
+        _require_text(run.id_run, f"id of run {run.id_run!a:.80} of the {label}")
+        _require_text(run.status, f"status of run {run.id_run!a:.80} of the {label}")
+        for text in (run.started, run.finished):
+            if text is not None:
+                _require_text(text, f"time of run {run.id_run!a:.80} of the {label}")
+        if run.id_run in seen:
+            raise UsageError(
+                f"The {label} cannot be persisted because two of its runs have the id {run.id_run!r}, and one of them "
+                "would be lost. Give each an id of its own."
+            )
+        seen.add(run.id_run)
+
+
+def _require_text(text: object, what: str) -> None:
+    if not isinstance(text, str):
+        raise UsageError(f"The {what} is of type {type(text).__name__}, not str. Use str(...).")
+    if not is_json_text(text):
+        raise UsageError(
+            f"The {what} cannot be persisted because its surrogates form a pair, which JSON reads as one character. "
+            "Use that character."
+        )
+
+
+_ENCODE = json.JSONEncoder(default=PlannedBlob.to_json, separators=(",", ":"), allow_nan=False).encode
+_ENCODE_PLAIN = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
 def to_json(value: Any) -> str:
     """Return JSON text; a `PlannedBlob` becomes its reference."""
-    return json.dumps(value, default=PlannedBlob.to_json, separators=(",", ":"), allow_nan=False)
+    return value.text if isinstance(value, NativeMapping) else _ENCODE(value)
 
 
 def plain_text(tagged: Mapping[str, Any]) -> str:
     """Return the JSON text for the index: no tags."""
+    if isinstance(tagged, NativeMapping):
+        return tagged.text
     if any(isinstance(value, (dict, list, PlannedBlob)) for value in tagged.values()):
         tagged = {
             name: value.to_plain() if isinstance(value, PlannedBlob) else plain(value) for name, value in tagged.items()
         }
-    return json.dumps(tagged, separators=(",", ":"), allow_nan=False)
+    return _ENCODE_PLAIN(tagged)
 
 
 def to_lines(content: ExperimentContent, tagged: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
@@ -104,9 +158,8 @@ def to_lines(content: ExperimentContent, tagged: Iterable[Mapping[str, Any]]) ->
         "id_experiment": content.id_experiment,
         "name": content.name,
         "created": content.created,
-        **next(mappings),
     }
-    yield to_json(head).encode() + b"\n"
+    yield _line(head, next(mappings))
     for run, mapping in zip(content.runs, mappings, strict=True):
         body = {
             "kind": "run",
@@ -115,9 +168,14 @@ def to_lines(content: ExperimentContent, tagged: Iterable[Mapping[str, Any]]) ->
             "exception": run.exception,
             "started": run.started,
             "finished": run.finished,
-            **mapping,
         }
-        yield to_json(body).encode() + b"\n"
+        yield _line(body, mapping)
+
+
+def _line(head: dict[str, Any], mappings: Mapping[str, Any]) -> bytes:
+    # Joined from texts, since those of most mappings are there already.
+    texts = "".join(f',"{name}":{to_json(mapping)}' for name, mapping in mappings.items())
+    return f"{_ENCODE_PLAIN(head)[:-1]}{texts}}}\n".encode("ascii")
 
 
 def parse_json(data: bytes | memoryview, key: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -133,7 +191,7 @@ def parse_json(data: bytes | memoryview, key: str) -> tuple[dict[str, Any], list
     lines = bytes(data).splitlines()
     head = _load(lines[0] if lines else b"", key)
     name, _, version = str(head.get("format")).rpartition("/")
-    if name == "mltraq_ds/record" and version.isdigit() and int(version) > VERSION:
+    if name == "mltraq_ds/record" and re.fullmatch("[1-9][0-9]{0,8}", version) and int(version) > VERSION:
         raise FormatError(
             f"{key} has record version {version}, this version of mltraq_ds knows up to {VERSION}. Upgrade with "
             "'pip install --upgrade mltraq_ds'."
@@ -143,6 +201,8 @@ def parse_json(data: bytes | memoryview, key: str) -> tuple[dict[str, Any], list
         raise _unreadable(key, "its first line is not the record of an experiment")
     if not all(_has(body, "id_run", "status", "exception", "started", "finished", *MAPPINGS) for body in bodies):
         raise _unreadable(key, "a line is not the record of a run")
+    if len({body["id_run"] for body in bodies}) != len(bodies):
+        raise _unreadable(key, "two runs have one id")
     return head, bodies
 
 
@@ -180,12 +240,14 @@ def run_without_mappings(body: dict[str, Any]) -> RunContent:
 
 
 def _has(body: dict[str, Any], *names: str) -> bool:
-    texts = [body.get(name) for name in ("id_experiment", "name", "id_run", "status") if name in names]
-    mappings = [body.get(name) for name in MAPPINGS if name in names]
+    if not all(name in body for name in names):
+        return False
+    failure = body.get("exception")
     return (
-        all(name in body for name in names)
-        and all(isinstance(text, str) for text in texts)
-        and all(isinstance(mapping, dict) for mapping in mappings)
+        all(type(body[name]) is str for name in _TEXTS if name in names)
+        and all(type(body[name]) in (str, type(None)) for name in _OPTIONAL_TEXTS if name in names)
+        and all(type(body[name]) is dict for name in MAPPINGS if name in names)
+        and (failure is None or (type(failure) is dict and set(map(type, failure.values())) <= {str}))
     )
 
 
@@ -195,7 +257,7 @@ def _unreadable(key: str, reason: str) -> CorruptRecordError:
 
 def _load(line: bytes, key: str) -> dict[str, Any]:
     try:
-        body = json.loads(line)
+        body = _DECODER.decode(line.decode())
     except (ValueError, RecursionError) as error:
         raise _unreadable(key, f"a line is not JSON ({error!s:.80})") from error
     if not isinstance(body, dict):
@@ -208,11 +270,13 @@ def _mapping(tagged: Any, objects: Objects) -> LazyBunch:
         nested = [Reference.from_list(parts) for parts in beside.get("nested", ())]
         if beside.get("kind") != "datastore":
             return UnreadValue(Origin(objects, reference, [VALUE_KEY], nested), str(beside.get("type", "value")))
-        return DataStore.from_origin(
-            Origin(objects, reference, [str(name) for name in beside.get("names", ())], nested)
-        )
+        # Without names they are read from the blob: JSON does not hold every one of them.
+        names = [str(name) for name in beside["names"]] if "names" in beside else None
+        return DataStore.from_origin(Origin(objects, reference, names, nested))
 
     values = LazyBunch()
     for name, value in tagged.items():
-        values._place(name, restore(value, resolve) if isinstance(value, (dict, list)) else value)
+        if isinstance(value, (dict, list)):
+            value = restore(value, resolve, allow_pickle=objects.allow_pickle)
+        values._place(name, value)
     return values

@@ -52,6 +52,7 @@ def create(storage: Storage, generation: Generation, verify: Callable[[], None] 
     folder = layout.folder_of(generation.id_experiment)
     key = layout.generation_key(folder, generation.number)
     data = generation.to_bytes()
+    generations.check_readable(generation, data)
     for attempt in range(_ATTEMPTS):
         try:
             storage.put(key, [data], size=len(data), before_publish=verify)

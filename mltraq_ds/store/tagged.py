@@ -8,28 +8,29 @@ JSON-native values stand as they are.  Other scalars and small containers become
 from __future__ import annotations
 
 import base64
-import datetime
-import decimal
-import fractions
 import json
 import math
+import re
 import sys
-import uuid
 from collections.abc import Callable, Mapping
-from pathlib import PosixPath, PurePosixPath
 from typing import Any
 
 from mltraq_ds.codecs import decode, encode
 from mltraq_ds.errors import CorruptRecordError, MltraqDSError, UnsupportedTypeError
 from mltraq_ds.reference import Reference
+from mltraq_ds.store.scalar_tags import MAX_INT, PARSERS, SCALARS
 
-__all__ = ["MAX_INLINE", "NotInline", "is_native", "plain", "restore", "tag"]
+__all__ = ["MAX_INLINE", "NotInline", "is_json_text", "is_native", "plain", "restore", "tag"]
 
 #: Longest JSON text of one value that stays in the record (characters); larger ones go to a blob.
 MAX_INLINE = 16 * 1024
 
-_NATIVE = frozenset({bool, int, str, type(None)})
-_SIMPLE = _NATIVE | {float}
+_SIMPLE = frozenset({bool, int, str, type(None), float})
+# JSON has one notation for two texts: a lone high surrogate before a low one, and the character that they encode.
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+_NUMBER = re.compile(r"[<>|=]?[biuf][0-9]{1,2}")
+#: What hostile or damaged content of a tag raises.
+_DAMAGE = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError)
 _SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -44,7 +45,15 @@ def is_native(values: Mapping[str, Any]) -> bool:
         return False
     if float in kinds and not all(map(math.isfinite, [v for v in values.values() if type(v) is float])):
         return False
-    return str not in kinds or max(len(v) for v in values.values() if type(v) is str) <= MAX_INLINE // 6
+    if int in kinds and not all(-MAX_INT < v < MAX_INT for v in values.values() if type(v) is int):
+        return False
+    texts = [v for v in values.values() if type(v) is str] if str in kinds else []
+    return all(len(text) <= MAX_INLINE // 6 and is_json_text(text) for text in texts)
+
+
+def is_json_text(text: str) -> bool:
+    """Tell whether JSON gives a text back as it was: not if there are surrogates in it that form a pair."""
+    return text.isascii() or _PAIR.search(text) is None
 
 
 def tag(value: object) -> Any:
@@ -63,8 +72,12 @@ def tag(value: object) -> Any:
 
 def _tag(value: Any, depth: int) -> Any:
     kind = type(value)
-    if kind in _NATIVE:
+    if value is None or kind is bool:
         return value
+    if kind is int:
+        return value if -MAX_INT < value < MAX_INT else _tag_other(value)
+    if kind is str:
+        return value if is_json_text(value) else _tag_other(value)
     if kind is float:
         return value if math.isfinite(value) else {"$float": _float_text(value)}
     if depth > 16:
@@ -77,11 +90,11 @@ def _tag(value: Any, depth: int) -> Any:
         return {"$tuple": [_tag(item, depth + 1) for item in value]}
     if kind is dict:
         _refuse_long(value)
-        if all(type(key) is str and not key.startswith("$") for key in value):
+        if all(type(key) is str and not key.startswith("$") and is_json_text(key) for key in value):
             return {key: _tag(item, depth + 1) for key, item in value.items()}
         return {"$dict": [[_tag(key, depth + 1), _tag(item, depth + 1)] for key, item in value.items()]}
-    if kind in _SCALARS:
-        name, dump, parse = _SCALARS[kind]
+    if kind in SCALARS:
+        name, dump, parse = SCALARS[kind]
         text = dump(value)
         if text is not None and _same(parse(text), value):
             return {f"${name}": text}
@@ -100,30 +113,6 @@ def _float_text(value: float) -> str:
 def _same(restored: Any, value: Any) -> bool:
     # Zones and folds are not part of equality of datetimes, but are of their state.
     return type(restored) is type(value) and repr(restored) == repr(value)
-
-
-_SCALARS: dict[type, tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = {
-    complex: ("complex", lambda v: [v.real, v.imag] if _finite(v) else None, lambda p: complex(*map(float, p))),
-    bytes: ("bytes", lambda v: base64.b64encode(v).decode(), lambda p: base64.b64decode(p, validate=True)),
-    datetime.datetime: ("datetime", lambda v: v.isoformat(), datetime.datetime.fromisoformat),
-    datetime.date: ("date", lambda v: v.isoformat(), datetime.date.fromisoformat),
-    datetime.time: ("time", lambda v: v.isoformat(), datetime.time.fromisoformat),
-    datetime.timedelta: (
-        "timedelta",
-        lambda v: [v.days, v.seconds, v.microseconds],
-        lambda p: datetime.timedelta(*map(int, p)),
-    ),
-    uuid.UUID: ("uuid", str, uuid.UUID),
-    decimal.Decimal: ("decimal", str, decimal.Decimal),
-    fractions.Fraction: ("fraction", str, fractions.Fraction),
-    PosixPath: ("path", str, PosixPath),
-    PurePosixPath: ("pure_path", str, PurePosixPath),
-}
-_PARSERS = {name: parse for name, _, parse in _SCALARS.values()}
-
-
-def _finite(value: complex) -> bool:
-    return math.isfinite(value.real) and math.isfinite(value.imag)
 
 
 def _tag_numpy(value: Any) -> Any:
@@ -149,14 +138,22 @@ def _tag_other(value: Any) -> Any:
         raise NotInline from None  # the blob's encoder says why, with the name of the field
     if encoded.members or encoded.nested or len(encoded.tree) > MAX_INLINE // 2:
         raise NotInline
-    return {"$value": base64.b64encode(encoded.tree).decode(), "text": str(value)[:200]}
+    return {"$value": base64.b64encode(encoded.tree).decode(), "text": _text_of(value)}
+
+
+def _text_of(value: object) -> str:
+    try:
+        text = str(value)
+    except Exception:  # noqa: BLE001 - the text is for people; what __str__ does is its author's (or a number too long)
+        text = f"<{type(value).__name__}>"
+    return text[:200].encode("utf-8", "replace").decode()
 
 
 def _never(value: object) -> bool:
     return False
 
 
-def restore(tagged: Any, resolve: Callable[[Reference, dict[str, Any]], Any]) -> Any:
+def restore(tagged: Any, resolve: Callable[[Reference, dict[str, Any]], Any], *, allow_pickle: bool = False) -> Any:
     """Return the value of tagged JSON; it comes from a file and is not trusted.
 
     Parameters
@@ -165,6 +162,8 @@ def restore(tagged: Any, resolve: Callable[[Reference, dict[str, Any]], Any]) ->
         As read from a record.
     resolve : callable
         Makes the value of a reference, given what stands beside it: ``kind``, ``names``, ``nested``, ``type``.
+    allow_pickle : bool
+        Whether this reader lets pickled values run code.
 
     Raises
     ------
@@ -172,48 +171,52 @@ def restore(tagged: Any, resolve: Callable[[Reference, dict[str, Any]], Any]) ->
         If a tag is unknown or its content is not of its form.
     """
     try:
-        return _restore(tagged, resolve)
+        # Only as a whole: inside a list nothing would ever read it.
+        if isinstance(tagged, dict) and next(iter(tagged), "") == "$ref":
+            return resolve(Reference.from_list(tagged["$ref"]), tagged)
+        return _restore(tagged, allow_pickle)
     except MltraqDSError:
         raise
-    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
-        raise CorruptRecordError(
-            f"A value in a record cannot be read: {tagged!r:.120} ({error!r:.80}). The record is damaged or was "
-            "written "
-            "by a newer version; upgrade, or restore it from a copy."
-        ) from error
+    except _DAMAGE as error:
+        raise _unreadable(tagged, error) from error
 
 
-def _restore(tagged: Any, resolve: Callable[[Reference, dict[str, Any]], Any]) -> Any:
+def _unreadable(tagged: Any, error: Exception) -> CorruptRecordError:
+    return CorruptRecordError(
+        f"A value in a record cannot be read: {_text_of(tagged):.120} ({error!r:.80}). The record is damaged or was "
+        "written by a newer version; upgrade, or restore it from a copy."
+    )
+
+
+def _restore(tagged: Any, allow_pickle: bool) -> Any:
     if isinstance(tagged, list):
-        return [_restore(item, resolve) for item in tagged]
+        return [_restore(item, allow_pickle) for item in tagged]
     if not isinstance(tagged, dict):
         return tagged
     first = next(iter(tagged), "")
     if not first.startswith("$"):
-        return {key: _restore(item, resolve) for key, item in tagged.items()}
+        return {key: _restore(item, allow_pickle) for key, item in tagged.items()}
     content = tagged[first]
     name = first[1:]
-    if name == "ref":
-        return resolve(Reference.from_list(content), tagged)
     if name == "float":
         return _SPECIAL[content]
     if name == "tuple":
-        return tuple(_restore(item, resolve) for item in content)
+        return tuple(_restore(item, allow_pickle) for item in content)
     if name == "dict":
-        return {_restore(key, resolve): _restore(item, resolve) for key, item in content}
+        return {_restore(key, allow_pickle): _restore(item, allow_pickle) for key, item in content}
     if name == "numpy":
         return _restore_numpy(*content)
     if name == "value":
-        return decode(base64.b64decode(content, validate=True), ())
-    return _PARSERS[name](content)
+        return decode(base64.b64decode(content, validate=True), (), allow_pickle=allow_pickle)
+    return PARSERS[name](content)
 
 
 def _restore_numpy(dtype: str, item: Any) -> Any:
     import numpy as np
 
+    if not _NUMBER.fullmatch(dtype) or isinstance(item, (list, dict)):
+        raise ValueError(f"{dtype!r:.40} is not a number")
     kind = np.dtype(dtype)
-    if kind.kind not in "biuf":
-        raise ValueError(f"{dtype!r} is not a number")
     return kind.type(_SPECIAL.get(item, item) if isinstance(item, str) else item)
 
 
@@ -224,30 +227,42 @@ def plain(tagged: Any) -> Any:
     --------
     >>> plain({"$float": "NaN"}), plain({"$numpy": ["<f4", 0.5]}), plain({"$tuple": [1, 2]})
     ('NaN', 0.5, [1, 2])
+
+    Raises
+    ------
+    CorruptRecordError
+        If the content of a tag is not of its form: it may come from a file.
     """
+    try:
+        return _plain(tagged)
+    except _DAMAGE as error:
+        raise _unreadable(tagged, error) from error
+
+
+def _plain(tagged: Any) -> Any:
     if isinstance(tagged, list):
-        return [plain(item) for item in tagged]
+        return [_plain(item) for item in tagged]
     if not isinstance(tagged, dict):
         return tagged
     first = next(iter(tagged), "")
     if not first.startswith("$"):
-        return {key: plain(item) for key, item in tagged.items()}
+        return {key: _plain(item) for key, item in tagged.items()}
     content = tagged[first]
     if first == "$ref":
         return {"$ref": content, "kind": tagged.get("kind", "value")}
     if first == "$numpy":
         return content[1]
     if first == "$tuple":
-        return [plain(item) for item in content]
+        return [_plain(item) for item in content]
     if first == "$dict":
-        return {_plain_key(key): plain(item) for key, item in content}
+        return {_plain_key(key): _plain(item) for key, item in content}
     if first == "$value":
         return tagged["text"]
     if first == "$timedelta":
-        return _PARSERS["timedelta"](content).total_seconds()
+        return PARSERS["timedelta"](content).total_seconds()
     return content
 
 
 def _plain_key(tagged: Any) -> str:
-    key = plain(tagged)
+    key = _plain(tagged)
     return key if isinstance(key, str) else json.dumps(key)

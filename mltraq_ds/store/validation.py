@@ -60,7 +60,7 @@ def validate(objects: Objects, index: Index | None, content: ExperimentContent, 
     folder = layout.folder_of(content.id_experiment)
     seen = generations.current(objects.storage, folder)
     parent = _parent(seen, content, base, if_exists)
-    plan = Plan(objects, folder, parent.keys if parent else frozenset())
+    plan = Plan(objects, folder, {(blob.key, blob.digest) for blob in parent.blobs} if parent else frozenset())
     tagged = _add_values(plan, content)
     if index is not None:
         index.validate_rows(*index_rows(content, tagged, None)[:2])

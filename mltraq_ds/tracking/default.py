@@ -37,7 +37,7 @@ def default_session() -> Session:
     """
     settings = resolve()
     names = ("database.url", "database.echo", "datastore.url", "datastore.durability", "datastore.mmap")
-    wanted = (*(settings[name] for name in names), repr(sorted(settings["datastore.storage_options"])), os.getcwd())
+    wanted = (*(settings[name] for name in names), settings["datastore.storage_options"], os.getcwd())
     with _default_lock:
         if _default.get("wanted") != wanted:
             _default.update(wanted=wanted, session=Session())

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mltraq_ds.errors import RunFailedWarning, UsageError
-from mltraq_ds.place import Place, Unreachable
+from mltraq_ds.place import Place, Unreachable, shareable
 from mltraq_ds.tracking.run import Run, Step
 
 __all__ = ["BACKENDS", "execute_runs"]
@@ -99,7 +99,7 @@ def execute_runs(
     if n_jobs == 0 or n_jobs < -1:
         raise UsageError(f"n_jobs={n_jobs} is refused. Use a positive number, or -1 for one worker a processor.")
     workers = min(_processors() if n_jobs == -1 else n_jobs, max(len(runs), 1))
-    shared = place if backend in ("sequential", "threading") or workers == 1 else _shareable(place)
+    shared = place if backend in ("sequential", "threading") or workers == 1 else shareable(place)
     tasks = [_Task(run, steps, shared, random_seed + position) for position, run in enumerate(runs)]
     executed = list(_progress(_results(tasks, workers, backend), len(tasks), show_progress))
     _report(executed)
@@ -108,10 +108,6 @@ def execute_runs(
 
 def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _shareable(place: Place) -> Place | Unreachable:
-    return place if place.objects.storage.is_shareable else Unreachable(place.objects.storage.url)
 
 
 def _results(tasks: list[_Task], workers: int, backend: str | None) -> Iterator[Run]:

@@ -15,7 +15,7 @@ from mltraq_ds.place import Place
 from mltraq_ds.settings import resolve
 from mltraq_ds.store.generations import Generation, Ident
 from mltraq_ds.store.layout import now_text
-from mltraq_ds.store.records import ExperimentContent
+from mltraq_ds.store.records import ExperimentContent, check_content
 from mltraq_ds.tracking.execution import execute_runs
 from mltraq_ds.tracking.run import Run, Runs, Step, as_steps, new_run
 
@@ -106,16 +106,16 @@ class Experiment:
         with run.recording(reraise=True, place=self.session.place):
             yield run
 
-    def _new_run(self, **parts: Any) -> Run:
+    def _new_run(self, /, **parts: Any) -> Run:
         return new_run(self.session.new_uuid, self.runs, id_experiment=self.id_experiment, **parts)
 
-    def add_run(self, **params: Any) -> Experiment:
+    def add_run(self, /, **params: Any) -> Experiment:
         """Add one run with these params; returns the experiment."""
         run = self._new_run(params=params)
         self.runs[run.id_run] = run
         return self
 
-    def add_runs(self, **grid: Any) -> Experiment:
+    def add_runs(self, /, **grid: Any) -> Experiment:
         """Add one run for each combination of the values given, the last name varying fastest; returns the experiment.
 
         Examples
@@ -265,13 +265,15 @@ class Experiment:
 
     def to_content(self) -> ExperimentContent:
         """Return what is written of this experiment."""
-        return ExperimentContent(
+        content = ExperimentContent(
             id_experiment=self.id_experiment,
             name=self.name,
             fields=self.fields,
             runs=[run.to_content() for run in self.runs.values()],
             created=self.created,
         )
+        check_content(content)
+        return content
 
     @classmethod
     def from_content(cls, session: Home, content: ExperimentContent, generation: Generation) -> Experiment:

@@ -145,7 +145,7 @@ def test_a_store_of_this_process_is_not_sent_to_workers():
     """A step that asks for a memory:// store in another process is told so, in its own run's exception."""
     session = create_session(url="sqlite://", store="memory://not-sent")
     experiment = session.create_experiment("e").add_runs(x=[1, 2])
-    with pytest.warns(RunFailedWarning, match="cannot be reached from this worker"):
+    with pytest.warns(RunFailedWarning, match="cannot be reached from this process"):
         experiment.execute(use_the_store, n_jobs=2)
     experiment.execute(use_the_store)
     assert {run.status for run in experiment.runs.values()} == {"success"}
