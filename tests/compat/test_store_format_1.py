@@ -159,6 +159,7 @@ def test_the_index_is_rebuilt(session):
     assert table.loc[FENCED, "name"] == "A/b: ü"
     assert session.load_experiment("values").id_experiment == VALUES
     assert session.load_experiment("again").fields.version == 2
+    assert session.load_experiment("A/b: ü").generation == 2  # past the torn one
     found = session.query("SELECT fields FROM mltraq_runs ORDER BY id_experiment, position")["fields"]
     assert '"float_nan":"NaN"' in found[0]
 
