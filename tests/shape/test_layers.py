@@ -62,6 +62,7 @@ HOMES = {
     "mlflow": ["mltraq_ds.artifacts.mlflow"],
     "msgpack": ["mltraq_ds.codecs", "mltraq_ds.blob"],
     "numpy": ["mltraq_ds.codecs", "mltraq_ds.store", "mltraq_ds.tracking", "mltraq_ds.cli", "mltraq_ds.testing"],
+    "orjson": ["mltraq_ds.store.texts"],
     "pandas": [
         "mltraq_ds.codecs",
         "mltraq_ds.store.report",
