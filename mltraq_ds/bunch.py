@@ -114,9 +114,10 @@ class Bunch(dict[str, Any]):
         UnsupportedTypeError
             If a key is not a str.  Nothing was changed.
         """
-        items = {self._check_key(key): value for key, value in dict(*args, **kwargs).items()}
-        for key, value in items.items():
-            self[key] = value
+        items = dict(*args, **kwargs)
+        if not set(map(type, items)) <= {str} or type(self)._check_key is not Bunch._check_key:
+            items = {self._check_key(key): value for key, value in items.items()}
+        super().update(items)
 
     def copy(self) -> Self:
         """Return a shallow copy of the same type."""

@@ -6,6 +6,7 @@ frozen `Settings`; everything below is given plain arguments and never reads opt
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -184,6 +185,8 @@ class _Options:
 #: The options of this process.
 options = _Options()
 
+_known: tuple[list[Mapping[str, object]], Settings] = ([], Settings({}))
+
 
 def resolve(arguments: Mapping[str, object] | None = None) -> Settings:
     """Resolve all layers to one immutable value, to be passed down.
@@ -200,7 +203,16 @@ def resolve(arguments: Mapping[str, object] | None = None) -> Settings:
     UsageError
         If a value is of a wrong type.
     """
+    global _known
+    layers = [values for _, values in options.layers(arguments) if values]
+    known, settings = _known
+    # A layer is replaced whole when it changes.  A thousand runs ask thrice each.
+    if len(layers) == len(known) and all(map(operator.is_, layers, known)):
+        return settings
     merged: dict[str, object] = {}
-    for _, values in reversed(options.layers(arguments)):
+    for values in reversed(layers):
         merged.update(values)
-    return Settings(merged)
+    settings = Settings(merged)
+    if not arguments:
+        _known = (layers, settings)
+    return settings

@@ -66,17 +66,16 @@ class Plan:
         dict
             Tagged JSON, with a `PlannedBlob` in place of each reference.
         """
-        if isinstance(values, LazyBunch):
-            values = dict(values._peek_items())
-        for name in values:
+        kept = NativeMapping(values._peek_items() if isinstance(values, LazyBunch) else values)
+        for name in () if "".join(kept).isascii() else kept:
             if not is_json_text(name):
                 raise UsageError(
                     f"{where}: the name {name!a} cannot be persisted because its surrogates form a pair, which "
                     "JSON reads as one character. Use that character."
                 )
-        if is_native(values):
-            return NativeMapping(values)  # ten thousand plain numbers need no walk in Python
-        return {name: self._add_value(name, value, where) for name, value in values.items()}
+        if is_native(kept):
+            return kept  # ten thousand plain numbers need no walk in Python
+        return {name: self._add_value(name, value, where) for name, value in kept.items()}
 
     def _add_value(self, name: str, value: Any, where: str) -> Any:
         if isinstance(value, DataStore):

@@ -12,7 +12,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from mltraq_ds.codecs import decode, encode
@@ -43,12 +43,19 @@ def is_native(values: Mapping[str, Any]) -> bool:
     kinds = set(map(type, values.values()))
     if not kinds <= _SIMPLE:
         return False
-    if float in kinds and not all(map(math.isfinite, [v for v in values.values() if type(v) is float])):
+    if float in kinds and not _is_finite(
+        values.values() if len(kinds) == 1 else [v for v in values.values() if type(v) is float]
+    ):
         return False
     if int in kinds and not all(-MAX_INT < v < MAX_INT for v in values.values() if type(v) is int):
         return False
     texts = [v for v in values.values() if type(v) is str] if str in kinds else []
     return all(len(text) <= MAX_INLINE // 6 and is_json_text(text) for text in texts)
+
+
+def _is_finite(numbers: Collection[float]) -> bool:
+    # NaN and infinity stay in a sum, which takes a tenth of the time; finite numbers may overflow it.
+    return math.isfinite(sum(numbers)) or all(map(math.isfinite, numbers))
 
 
 def is_json_text(text: str) -> bool:
