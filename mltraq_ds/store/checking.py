@@ -14,7 +14,7 @@ from mltraq_ds.objects import Objects
 from mltraq_ds.orm.failures import INDEX_ERRORS
 from mltraq_ds.orm.index import Index
 from mltraq_ds.storage.base import Stat, Storage
-from mltraq_ds.store import intents, layout
+from mltraq_ds.store import layout
 from mltraq_ds.store.experiment_check import Examined, examine
 from mltraq_ds.store.identity import original_of
 from mltraq_ds.store.index_check import check_index
@@ -22,7 +22,7 @@ from mltraq_ds.store.intents import Intent
 from mltraq_ds.store.lease import Lease
 from mltraq_ds.store.rebuilding import Progress, each, is_replaced, pins, without_progress
 from mltraq_ds.store.report import Notebook, Report
-from mltraq_ds.store.survey import Folder, Survey, read_intents, read_pending, survey
+from mltraq_ds.store.survey import Folder, Survey, read_intents, read_pending, seems_alive, survey
 
 __all__ = ["check"]
 
@@ -118,7 +118,7 @@ def _check_root(storage: Storage, seen: Survey, found: Notebook) -> None:
 def _check_pending(storage: Storage, seen: Survey, writers: Sequence[Intent], found: Notebook) -> None:
     living = set()
     for intent in writers:
-        if intents.is_alive(storage, intent):
+        if seems_alive(storage, intent):
             living.add(intent.writer)
             detail = f"To {intent.action} {intent.name!r} since {intent.created}."
             found.note("at work", intent.key, intent.id_experiment, detail=detail)
@@ -154,9 +154,7 @@ def _is_still_there(storage: Storage, stat: Stat) -> bool:
 def _check_unfinished(storage: Storage, seen: Survey, by_folder: dict[str, list[Intent]], found: Notebook) -> None:
     if not seen.unfinished:
         return
-    alive = {
-        name for name, writers in by_folder.items() if any(intents.is_alive(storage, intent) for intent in writers)
-    }
+    alive = {name for name, writers in by_folder.items() if any(seems_alive(storage, intent) for intent in writers)}
     again = {stat.key for stat in storage.list_unfinished()}
     for stat in seen.unfinished:
         place = stat.key.partition("/")[0]

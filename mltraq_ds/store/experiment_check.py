@@ -11,11 +11,11 @@ from typing import Any
 from mltraq_ds.errors import KeyMissingError, MltraqDSError
 from mltraq_ds.reference import Reference
 from mltraq_ds.storage.base import Storage
-from mltraq_ds.store import descriptors, generations, intents, layout, references
+from mltraq_ds.store import descriptors, generations, layout, references
 from mltraq_ds.store.generations import Generation
 from mltraq_ds.store.intents import Intent
 from mltraq_ds.store.report import Notebook
-from mltraq_ds.store.survey import Folder
+from mltraq_ds.store.survey import Folder, seems_alive
 
 __all__ = ["Examined", "examine"]
 
@@ -76,7 +76,7 @@ def examine(storage: Storage, folder: Folder, writers: Sequence[Intent], *, deep
     folded = found.generation.folds if found.generation else ()
     for key in folder.singles:
         _check_single(storage, folder, key, folded, found)
-    if not found.is_unreadable and not any(intents.is_alive(storage, intent) for intent in writers):
+    if not found.is_unreadable and not any(seems_alive(storage, intent) for intent in writers):
         _find_orphans(folder, found)
     return found
 

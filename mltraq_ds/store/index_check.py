@@ -16,7 +16,7 @@ from mltraq_ds.store.experiment_check import Examined
 from mltraq_ds.store.generations import Generation
 from mltraq_ds.store.rebuilding import is_replaced, pins
 from mltraq_ds.store.report import Notebook
-from mltraq_ds.store.survey import read_intents
+from mltraq_ds.store.survey import read_intents, seems_alive
 
 __all__ = ["check_index", "is_dead_claim"]
 
@@ -98,8 +98,7 @@ def _is_still_so(storage: Storage, index: Index, id_experiment: str, one: Examin
     if not is_same or (known.generation if known else 0) != (row.generation if row else 0):
         return False
     return not any(
-        intent.id_experiment == id_experiment and intents.is_alive(storage, intent)
-        for intent in read_intents(storage).found
+        intent.id_experiment == id_experiment and seems_alive(storage, intent) for intent in read_intents(storage).found
     )
 
 

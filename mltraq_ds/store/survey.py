@@ -12,7 +12,17 @@ from mltraq_ds.storage.base import Stat, Storage
 from mltraq_ds.store import intents, layout
 from mltraq_ds.store.intents import Intent
 
-__all__ = ["Folder", "Intents", "Pending", "Survey", "is_valid", "read_intents", "read_pending", "survey"]
+__all__ = [
+    "Folder",
+    "Intents",
+    "Pending",
+    "Survey",
+    "is_valid",
+    "read_intents",
+    "read_pending",
+    "seems_alive",
+    "survey",
+]
 
 _BLOB = re.compile(r"[0-9a-f]{32}")
 _RECORDS = re.compile(r"runs/[0-9a-f]{32}\.jsonl")
@@ -151,6 +161,14 @@ def read_intents(storage: Storage, pending: Iterable[Stat] | None = None) -> Int
             except MltraqDSError as error:
                 unreadable[stat.key] = error
     return Intents(found, unreadable)
+
+
+def seems_alive(storage: Storage, intent: Intent) -> bool:
+    """Tell whether a writer is at work; one that cannot be asked for is."""
+    try:
+        return intents.is_alive(storage, intent)
+    except OSError:
+        return True
 
 
 @dataclass

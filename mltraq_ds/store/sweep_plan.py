@@ -149,10 +149,11 @@ def plan_folder(folder: Folder, roots: Roots, in_index: AbstractSet[str], before
     plan = Plan(folder, roots)
     if roots.elsewhere:
         return plan
-    ended = roots.generation is not None and roots.generation.deleted
-    if ended and has_folders and not roots.keys and not any(stat.key in in_index for stat in folder.stats):
-        _take_whole(plan, before)
-        return plan
+    if roots.generation is not None and roots.generation.deleted:
+        in_index = frozenset()  # rows of an experiment that has ended are behind
+        if has_folders and not roots.keys:
+            _take_whole(plan, before)
+            return plan
     for stat in (*folder.blobs.values(), *folder.records.values()):
         if stat.key not in roots.keys and stat.key not in in_index:
             _take(plan, "orphan", stat, before)

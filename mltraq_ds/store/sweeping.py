@@ -204,10 +204,11 @@ class _Sweep:
         self._take(going, roots.generation.id_experiment if roots.generation else "")
         if self.dry_run:
             return
-        if plan.is_whole and roots.generation is not None:
+        if roots.generation is not None and roots.generation.deleted:
             update_index(self.objects, self.index, roots.generation.id_experiment)
-            remove_files(self.storage, roots.generation)
-            return
+            if plan.is_whole:
+                remove_files(self.storage, roots.generation)
+                return
         history = [stat.key for kind, stat in going if kind == "old generation"]
         last = [stat.key for _, stat in going if stat is plan.folder.meta]
         self.storage.delete_many(stat.key for _, stat in going if stat.key not in {*history, *last})
@@ -226,7 +227,7 @@ class _Sweep:
         marks = [
             stat
             for owner, stat in pending.marks
-            if owner not in known and stat.modified <= self.before and not self._is_held(stat)
+            if owner not in known and stat.modified <= self.before and not stat.key.endswith(".lease")
         ]
         self._take(("leftover", stat) for stat in marks)
         if not self.dry_run:
@@ -234,9 +235,6 @@ class _Sweep:
         for place, stats in pending.moved.items():
             size = sum(stat.size for stat in stats)
             self.report.note("unfinished delete", place, size_bytes=size, detail="Somebody is at work; see check().")
-
-    def _is_held(self, stat: Stat) -> bool:
-        return stat.key.endswith(".lease") and not Lease.is_expired(self.storage, stat)
 
     def _sweep_unfinished(self, seen: Survey, writers: Intents) -> None:
         at_work = {*writers.by_folder(), *([layout.PENDING] if writers.found else [])}
