@@ -57,6 +57,8 @@ def finish(objects: Objects, index: Index | None, intent: Intent) -> None:
     if committed is None and intent.action == "persist" and may_come:
         committed = _fence(storage, folder, intent)
     if committed is None:
+        if may_come:
+            update_index(objects, index, intent.id_experiment, intent.key)  # the fence is a generation too
         if index is not None:
             index.release(intent.name, intent.key)
     elif committed.deleted:
