@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, BinaryIO
 
 from mltraq_ds.datastore import DataStore, Origin
-from mltraq_ds.errors import KeyExistsError, UsageError
+from mltraq_ds.errors import KeyExistsError, UnsupportedTypeError, UsageError
 from mltraq_ds.ids import key_from_url, url_from_key, validate_key
 from mltraq_ds.objects import Objects
 from mltraq_ds.place import Place, Unreachable, place_of, shareable
@@ -141,6 +141,11 @@ class DataStoreIO:
         UnsupportedTypeError
             If no codec takes the value.  Nothing was written.
         """
+        if isinstance(value, DataStore):
+            raise UnsupportedTypeError(
+                "A DataStore cannot be written by serialize_write() because it belongs on a run, whose persist() writes "
+                "it. Use run.fields.<name> = ds, or serialize_write(dict(ds), …)."
+            )
         place = place_of(store)
         prefix = validate_prefix(place.objects.storage, relative_path_prefix)
         key = _put_fresh(place, prefix, lambda key: place.objects.put(value, key, parents=True))

@@ -118,7 +118,7 @@ _TABLE = (
     _flag(
         "serialization.allow_pickle",
         False,
-        "Let pickled values be written and, above all, be *loaded*: that runs code.",
+        "Let pickled values be loaded, which runs code. Writing them takes `Pickled(value)`.",
     ),
     _choice("serialization.compression.codec", ("uncompressed", "zstd"), "How members of new blobs are compressed."),
     Option(

@@ -159,7 +159,7 @@ class Persist:
             self._check_kept()
             return self._commit(intent, record)
         except KeyMissingError as error:
-            raise lost(self.content, "it was deleted meanwhile") from error
+            raise lost(self.content, "it was deleted meanwhile", is_deleted=True) from error
 
     def _claim(self, index: Index, intent: Intent) -> None:
         replaced = self._owner(index)

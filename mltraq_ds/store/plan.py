@@ -15,7 +15,7 @@ from mltraq_ds import codecs
 from mltraq_ds.blob import StoredEntry, StoredMember
 from mltraq_ds.codecs.base import Encoded, Member
 from mltraq_ds.datastore import DataStore, Origin, Unread
-from mltraq_ds.errors import DamageError, TooDeepError, UnsupportedTypeError, UsageError
+from mltraq_ds.errors import DamageError, MltraqDSError, StorageError, TooDeepError, UnsupportedTypeError, UsageError
 from mltraq_ds.lazy import LazyBunch, Placeholder
 from mltraq_ds.objects import VALUE_KEY, Objects
 from mltraq_ds.reference import Reference
@@ -153,7 +153,14 @@ class Plan:
         try:
             encoded = codecs.encode(value, name=key, is_nested=_is_datastore)
         except (UnsupportedTypeError, TooDeepError) as error:
-            raise type(error)(f"{where} cannot be persisted. {error}") from error
+            raise type(error)(f"{where[:1].upper()}{where[1:]} cannot be persisted. {error}") from error
+        except MltraqDSError:
+            raise
+        except OSError as error:  # a File or Directory that is not there, or may not be read
+            raise StorageError(
+                f"{where[:1].upper()}{where[1:]} cannot be persisted because {error.filename!r} cannot be read: "
+                f"{error.strerror}. Check the path."
+            ) from error
         for inner in encoded.nested:
             self._add_datastore(name, inner, where, is_nested=True)
         return encoded

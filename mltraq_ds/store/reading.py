@@ -46,11 +46,13 @@ class Watch:
         current = generations.current(self.storage, self.folder)
         if current is not None and current.number == self.number:
             return None
-        became = "was deleted" if current is None or current.deleted else f"is now at generation {current.number}"
+        if current is None or current.deleted:
+            became = "was deleted. What has been read is still in memory; copy_to(name) cannot bring the rest back."
+        else:
+            became = f"is now at generation {current.number}. Use reload() to continue from the present state."
         return StaleReferenceError(
             f"Blob {reference.key} is gone because it belongs to generation {self.number} of an experiment that "
-            f"{became}. "
-            "Use reload() to continue from the present state."
+            f"{became}"
         )
 
 

@@ -68,18 +68,21 @@ def validate(objects: Objects, index: Index | None, content: ExperimentContent, 
     return Valid(seen, parent, plan, tagged)
 
 
-def lost(content: ExperimentContent, reason: str) -> ConcurrentPersistError:
+def lost(content: ExperimentContent, reason: str, *, is_deleted: bool = False) -> ConcurrentPersistError:
     """Return the error of the writer who came second."""
+    remedy = "copy_to(name) to persist this one as a new experiment"
+    if not is_deleted:
+        remedy = "reload() to continue from it, or copy_to(name) to keep this one beside it"
     return ConcurrentPersistError(
         f"Experiment {content.name!r} (id {content.id_experiment}) was not persisted because {reason}. What is there "
-        "stands. Use reload() to continue from it, or copy_to() to keep this one beside it."
+        f"stands. Use {remedy}."
     )
 
 
 def _parent(seen: Generation | None, content: ExperimentContent, base: Ident, if_exists: str) -> Generation | None:
     if seen is None or seen.deleted:
         if base != NOTHING:
-            raise lost(content, f"it was deleted after generation {base[0]}")
+            raise lost(content, f"it was deleted after generation {base[0]}", is_deleted=True)
         return None
     if if_exists == "fail":
         raise ExperimentExistsError(

@@ -1,6 +1,6 @@
 """What we test our storages with, for yours too: conformance suites and a storage that fails on purpose.
 
-`StorageConformance` (needs pytest) and `FaultStorage` with its faults; loaded on first use.
+`StorageConformance` and `CodecConformance` (need pytest), and `FaultStorage` with its faults; loaded on first use.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mltraq_ds.testing.codec import CodecConformance
     from mltraq_ds.testing.fault_storage import FaultStorage
     from mltraq_ds.testing.faults import Call, Callback, Delay, Fail, Fault, Kill, LoseResponse, Short
     from mltraq_ds.testing.storage import StorageConformance
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Call",
     "Callback",
+    "CodecConformance",
     "Delay",
     "Fail",
     "Fault",
@@ -30,5 +32,6 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = {"StorageConformance": "storage", "FaultStorage": "fault_storage"}.get(name, "faults")
+    places = {"CodecConformance": "codec", "StorageConformance": "storage", "FaultStorage": "fault_storage"}
+    module = places.get(name, "faults")
     return getattr(import_module(f"{__name__}.{module}"), name)

@@ -125,7 +125,7 @@ def _call(task: _Task) -> Run:
 
 
 def _progress(results: Iterator[Run], total: int, show: bool) -> Iterator[Run]:
-    if not show:
+    if not show or total < 2:
         return results
     from tqdm.auto import tqdm
 

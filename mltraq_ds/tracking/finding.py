@@ -47,6 +47,10 @@ def find(index: Index | None, name: str, store_url: str, database_url: str) -> t
             f"Experiment {name!r} is in another store (id {found[0].store_id}) than this session's {store_url}. Make a "
             "session with create_session(store=…) for that one."
         )
+    if index is not None and index.get(name) is not None:
+        raise ExperimentNotFoundError(
+            f"No experiment is named {name!r}, but one has this id. Use load_experiment(id_experiment=…)."
+        )
     raise ExperimentNotFoundError(
         f"No experiment is named {name!r} in {database_url}.{_nearest(index, name)} Use ls() to see all."
     )

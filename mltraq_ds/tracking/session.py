@@ -69,6 +69,16 @@ class Session(Upkeep):
     def __repr__(self) -> str:
         return f"Session(database={self.database.url!r}, store={self.storage.url!r})"
 
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections to the database; they are opened again when they are needed."""
+        self.database.close()
+
     @property
     def place(self) -> Place:
         """The store as DataStoreIO means it, under the present options."""

@@ -171,6 +171,12 @@ def test_a_datastore_blob_is_read_as_one(session):
     assert ds == {"a": 1}
 
 
+def test_a_datastore_belongs_on_a_run(session):
+    """Writing a DataStore directly is refused with the two ways out."""
+    with pytest.raises(TypeError, match="belongs on a run"):
+        session.io.serialize_write(DataStore(a=1), "p")
+
+
 def test_pickles_by_url(session, tmp_path):
     """A pickled DataStoreIO is its URL; the store is found anew."""
     written = DataStoreIO.write(b"x", "p", store=str(tmp_path / "store"))

@@ -578,3 +578,30 @@ def test_warnings_point_at_the_user(session, monkeypatch):
         warnings.simplefilter("always")
         experiment.persist("update")
     assert caught[0].filename == __file__
+
+
+def test_messages_lead_on(session, tmp_path):
+    """An id given as a name, a missing file and a deleted experiment are answered with what to do."""
+    from mltraq_ds import File
+
+    experiment = make(session, ds=DataStore(a=1)).persist()
+    with pytest.raises(ExperimentNotFoundError, match="one has this id.*id_experiment="):
+        session.load_experiment(experiment.id_experiment)
+    missing = make(session, "missing", ds=DataStore(model=File(tmp_path / "nope.pt")))
+    with pytest.raises(
+        OSError, match=r"run .*fields\.ds\['model'\] cannot be persisted because .*nope\.pt.*Check the path"
+    ):
+        missing.persist()
+    other = experiment.reload()
+    experiment.delete()
+    with pytest.raises(ConcurrentPersistError, match=r"was deleted.*copy_to\(name\)") as caught:
+        other.persist("update")
+    assert "reload" not in str(caught.value)
+
+
+def test_a_session_closes(tmp_path):
+    """A session is a context manager; after closing it works again."""
+    with open_session(tmp_path) as session:
+        make(session).persist()
+    assert session.load_experiment("e").name == "e"
+    session.close()
