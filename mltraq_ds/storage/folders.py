@@ -75,6 +75,13 @@ class Root:
         if self._is_durable:
             writing.sync_folder(above)
 
+    def make_new(self, path: str) -> None:
+        """Make a folder that must be new and flush its name; it is empty, so there is nothing in it to flush."""
+        os.mkdir(path)
+        if self._is_durable:
+            self.flush(os.path.dirname(path))
+            self._flushed.add(path)
+
     def flush(self, folder: str) -> None:
         """Flush the names in a folder and, the first time, those of the folders above it up to the root.
 

@@ -183,8 +183,7 @@ class LocalStorage(Storage):
         """Make a folder that must be new (`KeyExistsError`), in a folder that exists (`KeyMissingError`)."""
         path = self._root.join(validate_key(key))
         with Failing("make_folder", key, self.url):
-            os.mkdir(path)
-            self._root.flush(path)
+            self._root.make_new(path)
 
     def prune(self, key: str) -> None:
         # docstring inherited
