@@ -143,7 +143,8 @@ class DataStoreIO:
         """
         if isinstance(value, DataStore):
             raise UnsupportedTypeError(
-                "A DataStore cannot be written by serialize_write() because it belongs on a run, whose persist() writes "
+                "A DataStore cannot be written by serialize_write() because it belongs on a run, whose persist() "
+                "writes "
                 "it. Use run.fields.<name> = ds, or serialize_write(dict(ds), …)."
             )
         place = place_of(store)
