@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgpack
@@ -65,10 +66,18 @@ def _described(value: Any, summary: dict[str, Any], tree: bytes, members: Sequen
     summary["bytes"] = len(tree) + sum(member.size for member in members)
     if summary["codec"] == "plain/1":
         if type(value).__module__ == "numpy":
-            summary |= {"shape": list(value.shape), "dtype": str(value.dtype)}
+            dtype = value.dtype
+            # Dtypes of kind V may be equal and yet have another name.
+            named = str(dtype) if dtype.kind == "V" else _dtype_name(dtype)
+            summary |= {"shape": list(value.shape), "dtype": named}
         elif hasattr(value, "__len__") and type(value) is not range:  # a range may be longer than len() can say
             summary["length"] = len(value)
     return summary
+
+
+@lru_cache(maxsize=256)
+def _dtype_name(dtype: Any) -> str:
+    return str(dtype)  # numpy makes it anew each time: a quarter of what a small array costs
 
 
 class _Run:
