@@ -63,9 +63,9 @@ def after_persist(
         if index is not None and not _tell(index, rows(), intent, ended, label):
             return False
         on_seam("retire")
-        retire(storage, parent, generation)
-        for end in ended:
+        for end in ended:  # first, since nobody else knows of them if somebody replaces us meanwhile
             remove_files(storage, end)
+        retire(storage, parent, generation)
     except OSError as error:
         warnings.warn(
             f"{label}, but what it replaced is not all removed: {error} The next session goes on.",

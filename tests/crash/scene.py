@@ -70,6 +70,7 @@ def same(found: np.ndarray, expected: np.ndarray) -> None:
 class Folder:
     """One experiment as its files say, read without the library."""
 
+    path: str
     id_experiment: str
     current: dict[str, Any] | None
     files: set[str]
@@ -148,6 +149,7 @@ class Scene:
         folders = {path.name: _folder(self.store, path) for path in sorted(self.store.iterdir()) if _is_folder(path)}
         for folder in folders.values():
             if folder.is_live and folder.current:
+                assert (self.store / folder.path / "_meta.json").exists()
                 _check_files(self.store, folder.current)
         found = (self.store / "_pending").glob("*")
         pending = sorted(path.name for path in found if not path.name.startswith(".tmp-"))  # those are for sweep
@@ -187,7 +189,7 @@ def _folder(store: Path, path: Path) -> Folder:
             temporary.add(key)
         elif found.name != "_meta.json" and found.parent.name != "generations":
             files.add(key)
-    return Folder(current["id_experiment"] if current else path.name, current, files, temporary)
+    return Folder(path.name, current["id_experiment"] if current else path.name, current, files, temporary)
 
 
 def _check_files(store: Path, current: dict[str, Any]) -> None:
