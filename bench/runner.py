@@ -107,13 +107,13 @@ class Figures:
 
 
 def measure(row: Row, plan: Plan, folder: Path) -> Figures:
-    """Measure a row: `repeats` rounds, each with all contestants in turn, and one more to look at the memory."""
+    """Measure a row: `repeats` rounds, each with all contestants in turn; with all sizes also one for the memory."""
     figures = Figures(row, plan.size_of(row))
     names = plan.names_of(row)
     for name in names:
         for phase in row.prepare:
             _run(figures, name, phase, folder / name, 0)
-    for number in range(plan.repeats + 1):
+    for number in range(plan.repeats + plan.is_full):
         is_watched = number == plan.repeats
         # Each round begins with another one, so that none is always the neighbour of the same.
         turned = names[number % len(names) :] + names[: number % len(names)]
@@ -131,9 +131,9 @@ def _round(figures: Figures, name: str, folder: Path, number: int, is_watched: b
         size = _size_of(folder)
         for label, found in answered.items():
             figure = figures.figure(label, name)
+            figure.disk_bytes = size
             if is_watched:
                 figure.anonymous_bytes = int(found["anonymous_bytes"])
-                figure.disk_bytes = size
             else:
                 figure.seconds.append(found["seconds"])
                 figure.rss_bytes.append(int(found["rss_bytes"]))

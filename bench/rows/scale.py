@@ -47,9 +47,9 @@ class Ten(_Others):
     others = 10
 
 
-class Thousand(_Others):
-    name = "beside 1,000"
-    others = 1000
+class Hundreds(_Others):
+    name = "beside 300"
+    others = 300
 
 
 class Three(_Others):
@@ -163,15 +163,15 @@ ROWS = [
         targets=_FLAT,
     ),
     Row(
-        "scale1000",
-        "persist, load, delete one experiment beside 10 and 1,000 others",
+        "scale300",
+        "persist, load, delete one experiment beside 10 and 300 others",
         phases=("use",),
         prepare=("prepare",),
-        contestants=(Ten, Thousand),
+        contestants=(Ten, Hundreds),
         full={},
         quick={},
         targets=tuple(
-            Target(label, Ten.name, 1.3, contestant=Thousand.name) for label in ("persist", "load", "delete")
+            Target(label, Ten.name, 1.3, contestant=Hundreds.name) for label in ("persist", "load", "delete")
         ),
     ),
     Row(
