@@ -57,7 +57,7 @@ def end_experiment(storage: Storage, id_experiment: str, writer: str, only: Iden
         end = Generation(
             id_experiment=id_experiment,
             name=last.name,
-            number=generations.numbers(storage, folder)[0] + 1,
+            number=max(generations.numbers(storage, folder), default=last.number) + 1,
             parent=last.number,
             parent_writer=last.writer,
             writer=writer,

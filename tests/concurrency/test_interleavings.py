@@ -4,9 +4,9 @@ The seams of a persist are those of `mltraq_ds.store.commit.SEAMS`; a delete has
 storage that changes something.  All orders of eleven seams are up to 705,432 for each story, so here seams are grouped:
 *validate* with *intent*; *claim* with *folder*; *blobs* with *records*; *commit*; *end_replaced* with *index*; *retire*
 with *done*.  Within a group one step writes under names that nobody else knows yet, so that every adjacent pair of
-steps that shares state (claim, folder, generation, rows, removal) is still interleaved with every other one.  Stories in
-which the folder is not shared have *blobs* grouped with *claim* too.  The soak takes all eleven seams, in every order
-where the claim decides early, and in 5,000 random orders.
+steps that shares state (claim, folder, generation, rows, removal) is still interleaved with every other one.  Stories
+in which the folder is not shared have *blobs* grouped with *claim* too.  The soak takes all eleven seams, in every
+order where the claim decides early, and in 5,000 random orders.
 """
 
 from __future__ import annotations
@@ -32,7 +32,14 @@ from mltraq_ds.tracking import session as session_module
 
 GROUPED = frozenset({"validate", "claim", "commit", "end_replaced", "retire"})
 WITH_FOLDER = GROUPED | {"blobs"}
-WRITES = {"put", "list", "move_folder", "delete_folder"}
+
+
+def is_step_of_delete(call) -> bool:
+    """Tell whether an operation looks at the generations, adds one, or removes the folder."""
+    looks = call.verb in ("put", "list") and "generations" in call.key and "_pending" not in call.key
+    return looks or call.verb in ("move_folder", "delete_folder")
+
+
 TYPED = (ConflictError, ExperimentNotFoundError)
 
 
@@ -185,7 +192,7 @@ def delete_story(other, template, tmp_path, persist, seams):
         pauses = []
         storage = FaultStorage(
             scene.local(),
-            lambda call: Callback(lambda call: pauses[0](call.verb)) if pauses and call.verb in WRITES else None,
+            lambda call: Callback(lambda call: pauses[0](call.verb)) if pauses and is_step_of_delete(call) else None,
         )
         deleting = scene.session(storage)
         identity = deleting.load_experiment(SUBJECT).id_experiment
