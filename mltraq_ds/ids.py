@@ -40,6 +40,7 @@ MAX_KEY_BYTES = 1000  # 1,024 is the limit of S3
 
 _SAFE_LOWER = re.compile(r"[a-z0-9._ -]")
 _SAFE_ANY = re.compile(r"[A-Za-z0-9._ -]")
+_USERINFO = re.compile(r"//[^/\s]*@")  # may hold a password
 _DRIVE = re.compile(r"^[A-Za-z]:")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DOTS_ENCODED = re.compile(r"%(?:25)*(?:2e|2f|5c|00)", re.IGNORECASE)
@@ -196,8 +197,8 @@ def _reason_against(key: str) -> str | None:
         return "contains a backslash"  # security: a separator on Windows
     if _CONTROL.search(key):
         return "contains a control character"  # security: NUL cuts names short in C
-    if _DRIVE.match(key):
-        return "starts with a drive letter"  # security
+    if any(map(_DRIVE.match, key.split("/"))):
+        return "has a segment that starts with a drive letter"  # security: joining one starts anew on Windows
     if _DOTS_ENCODED.search(key):
         return "contains an encoded dot, slash, backslash or NUL"  # security: decoded by a server later
     segments = key.split("/")
@@ -246,15 +247,22 @@ def key_from_url(url: str) -> tuple[str, str]:
     >>> key_from_url("s3:///self_managed/x%231")
     ('self_managed/x#1', '')
     """
+    if not isinstance(url, str):
+        raise InvalidNameError(
+            f"A URL is a string, not {type(url).__name__}. Use the one that write() or to_url() gave."
+        )
     scheme, separator, rest = url.partition(":///")
     if not separator or not re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme):
+        shown = _USERINFO.sub("//***@", url.partition("?")[0])
         raise InvalidNameError(
-            f"The URL {url!r} is refused because it is not of the form '<scheme>:///<key>'. URLs of a store have an "
+            f"The URL {shown!r} is refused because it is not of the form '<scheme>:///<key>'. URLs of a store have an "
             "empty authority; pass the store itself as an argument."
         )
     path, _, fragment = rest.partition("#")
     if "?" in path:
-        raise InvalidNameError(f"The URL {url!r} is refused because it has a query. A '?' in a key is written '%3F'.")
+        raise InvalidNameError(
+            f"The URL {url.partition('?')[0]!r} is refused because it has a query. A '?' in a key is written '%3F'."
+        )
     if _DOTS_ENCODED.search(path.replace("%2F", "/")):
         validate_key(path, "URL path")
     return validate_key(urllib.parse.unquote(path), "URL path"), urllib.parse.unquote(fragment)

@@ -144,8 +144,8 @@ def name_key(name: str) -> str:
     >>> len(name_key("x" * 10_000))
     71
     """
-    encoded = name.encode()
-    if len(encoded) <= _MAX_NAME_KEY_BYTES and not name.startswith("sha256:"):
+    encoded = name.encode("utf-8", "surrogatepass")
+    if len(encoded) <= _MAX_NAME_KEY_BYTES and not name.startswith("sha256:") and _is_unicode(name):
         return name
     return f"sha256:{sha256(encoded).hexdigest()}"
 

@@ -61,13 +61,15 @@ def from_bytes(data: bytes, kind: str, key: str) -> dict[str, Any]:
         If a newer version of the library wrote it.
     """
     try:
-        document = json.loads(data)
+        document: Any = json.loads(data, parse_constant=_refuse_constant)
+        is_ours = isinstance(document, dict) and document.get("format") == f"mltraq_ds/{kind}"
+        checksum = _checksum({name: document[name] for name in document if name != "checksum"}) if is_ours else ""
     except (ValueError, RecursionError) as error:
         raise CorruptRecordError(
             f"{key} cannot be read because it is not JSON ({error!s:.80}). It was damaged or cut; restore it from a "
             "copy."
         ) from error
-    if not isinstance(document, dict) or document.get("format") != f"mltraq_ds/{kind}":
+    if not is_ours:
         raise CorruptRecordError(
             f"{key} cannot be read because it is not a descriptor of kind {kind!r}. It was replaced by another file; "
             "restore it from a copy."
@@ -78,13 +80,17 @@ def from_bytes(data: bytes, kind: str, key: str) -> dict[str, Any]:
             f"{key} has layout version {version}, this version of mltraq_ds knows up to {VERSION}. Upgrade with "
             "'pip install --upgrade mltraq_ds'."
         )
-    checksum = document.pop("checksum", None)
-    if checksum != _checksum(document):
+    if document.pop("checksum", None) != checksum:
         raise CorruptRecordError(
             f"{key} does not verify: its content differs from its checksum. It was damaged or edited; restore it from "
             "a copy."
         )
-    return document
+    body: dict[str, Any] = document
+    return body
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _checksum(document: dict[str, Any]) -> str:

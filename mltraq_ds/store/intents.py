@@ -156,10 +156,23 @@ def read_intent(storage: Storage, key: str) -> Intent:
     """
     body = descriptors.from_bytes(storage.read(key), "intent", key)
     try:
-        known = {name: body[name] for name in Intent.__slots__}
-        return Intent(**known)
-    except (KeyError, TypeError) as error:
+        intent = Intent(**{name: body[name] for name in Intent.__slots__})
+        _check(intent, key)
+        return intent
+    except (KeyError, TypeError, ValueError) as error:
         raise CorruptRecordError(f"{key} cannot be read: {error!r:.80}. Remove it if no writer is at work.") from error
+
+
+def _check(intent: Intent, key: str) -> None:
+    for name in Intent.__slots__:
+        value = getattr(intent, name)
+        if name in ("parent", "number"):
+            if type(value) is not int or not 0 <= value < 10**18:
+                raise ValueError(f"{name} is no number of a generation")
+        elif not isinstance(value, str):
+            raise TypeError(f"{name} is not a string")
+    if intent.key != key:
+        raise ValueError("it names another writer than its file")  # finishing it would remove somebody else's
 
 
 def list_intents(storage: Storage) -> list[Intent]:

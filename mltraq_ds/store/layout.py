@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 import uuid
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -91,7 +92,9 @@ def meta_bytes(id_experiment: str, name: str, generation: int) -> bytes:
 
 def is_managed(storage: Storage, segment: str) -> bool:
     """Tell whether a folder at the root is ours: reserved by its name or marked by `_meta.json`."""
-    return segment.startswith("_") or segment == ARTIFACTS or storage.exists(f"{segment}/{META}")
+    # Whatever the file system makes of capitals and wide letters.
+    folded = unicodedata.normalize("NFKC", segment).casefold()
+    return folded.startswith("_") or folded == ARTIFACTS or storage.exists(f"{segment}/{META}")
 
 
 def experiment_folders(storage: Storage) -> list[str]:

@@ -191,13 +191,14 @@ def parse_json(data: bytes | memoryview, key: str) -> tuple[dict[str, Any], list
     lines = bytes(data).splitlines()
     head = _load(lines[0] if lines else b"", key)
     name, _, version = str(head.get("format")).rpartition("/")
-    if name == "mltraq_ds/record" and re.fullmatch("[1-9][0-9]{0,8}", version) and int(version) > VERSION:
+    is_record = name == "mltraq_ds/record" and re.fullmatch("[1-9][0-9]{0,8}", version) is not None
+    if is_record and int(version) > VERSION:
         raise FormatError(
             f"{key} has record version {version}, this version of mltraq_ds knows up to {VERSION}. Upgrade with "
             "'pip install --upgrade mltraq_ds'."
         )
     bodies = [_load(line, key) for line in lines[1:]]
-    if name != "mltraq_ds/record" or not _has(head, "id_experiment", "name", "created", "fields"):
+    if not is_record or not _has(head, "id_experiment", "name", "created", "fields"):
         raise _unreadable(key, "its first line is not the record of an experiment")
     if not all(_has(body, "id_run", "status", "exception", "started", "finished", *MAPPINGS) for body in bodies):
         raise _unreadable(key, "a line is not the record of a run")

@@ -11,6 +11,7 @@ import base64
 import json
 import math
 import re
+import struct
 import sys
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -86,7 +87,7 @@ def _tag(value: Any, depth: int) -> Any:
     if kind is str:
         return value if is_json_text(value) else _tag_other(value)
     if kind is float:
-        return value if math.isfinite(value) else {"$float": _float_text(value)}
+        return value if math.isfinite(value) else {"$float": _float_text(value), **_bits(value)}
     if depth > 16:
         raise NotInline
     if kind is list:
@@ -113,6 +114,12 @@ def _refuse_long(value: Any) -> None:
         raise NotInline  # at least two characters an item
 
 
+def _bits(value: float) -> dict[str, str]:
+    """Return what stands beside a NaN of other bits than the usual ones: ``inf - inf`` has a sign, for instance."""
+    content = struct.pack("<d", value)
+    return {"bits": content.hex()} if math.isnan(value) and content != struct.pack("<d", math.nan) else {}
+
+
 def _float_text(value: float) -> str:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
@@ -131,6 +138,8 @@ def _tag_numpy(value: Any) -> Any:
         return None
     item = value.item()
     if isinstance(item, float) and not math.isfinite(item):
+        if math.isnan(item) and value.tobytes() != type(value)(math.nan).tobytes():
+            return {"$numpy": [value.dtype.str, "NaN"], "bits": value.tobytes().hex()}
         item = _float_text(item)
     return {"$numpy": [value.dtype.str, item]}
 
@@ -206,24 +215,40 @@ def _restore(tagged: Any, allow_pickle: bool) -> Any:
     content = tagged[first]
     name = first[1:]
     if name == "float":
-        return _SPECIAL[content]
+        return _float_of(content, tagged)
     if name == "tuple":
         return tuple(_restore(item, allow_pickle) for item in content)
     if name == "dict":
         return {_restore(key, allow_pickle): _restore(item, allow_pickle) for key, item in content}
     if name == "numpy":
-        return _restore_numpy(*content)
+        return _restore_numpy(content, tagged.get("bits"))
     if name == "value":
         return decode(base64.b64decode(content, validate=True), (), allow_pickle=allow_pickle)
     return PARSERS[name](content)
 
 
-def _restore_numpy(dtype: str, item: Any) -> Any:
+def _float_of(content: Any, tagged: dict[str, Any]) -> float:
+    value: float = _SPECIAL[content]
+    if "bits" not in tagged:
+        return value
+    value = struct.unpack("<d", bytes.fromhex(tagged["bits"]))[0]
+    if not math.isnan(value):
+        raise ValueError("bits that are no NaN")
+    return value
+
+
+def _restore_numpy(content: Any, bits: Any) -> Any:
     import numpy as np
 
+    dtype, item = content
     if not _NUMBER.fullmatch(dtype) or isinstance(item, (list, dict)):
         raise ValueError(f"{dtype!r:.40} is not a number")
     kind = np.dtype(dtype)
+    if bits is not None:
+        found = np.frombuffer(bytes.fromhex(bits), kind)
+        if len(found) != 1 or kind.kind != "f" or not np.isnan(found[0]):
+            raise ValueError("bits that are no NaN")
+        return found[0]
     return kind.type(_SPECIAL.get(item, item) if isinstance(item, str) else item)
 
 
