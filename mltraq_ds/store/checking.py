@@ -13,7 +13,7 @@ from mltraq_ds.errors import MltraqDSError
 from mltraq_ds.objects import Objects
 from mltraq_ds.orm.failures import INDEX_ERRORS
 from mltraq_ds.orm.index import Index
-from mltraq_ds.storage.base import Stat, Storage
+from mltraq_ds.storage.base import Storage
 from mltraq_ds.store import layout
 from mltraq_ds.store.experiment_check import Examined, examine
 from mltraq_ds.store.identity import original_of
@@ -22,11 +22,11 @@ from mltraq_ds.store.intents import Intent
 from mltraq_ds.store.lease import Lease
 from mltraq_ds.store.rebuilding import Progress, each, is_replaced, pins, without_progress
 from mltraq_ds.store.report import Notebook, Report
-from mltraq_ds.store.survey import Folder, Survey, read_intents, read_pending, seems_alive, survey
+from mltraq_ds.store.survey import Folder, Survey, is_being_written, read_intents, read_pending, seems_alive, survey
 
 __all__ = ["check"]
 
-_LOOKS = 3
+_LOOKS = 8
 
 
 def check(
@@ -71,7 +71,7 @@ def check(
     for folder in seen.folders.values():
         if not folder.is_marked and folder.name not in by_folder:
             found.note("self-managed", folder.name, size_bytes=folder.size_bytes, detail=f"{len(folder.stats)} files.")
-    results = each(storage, partial(_examine, storage, by_folder, deep), managed)
+    results = each(storage, partial(_examine, storage, writers.found, deep), managed)
     examined = list((progress or without_progress)(results, len(managed)))
     for one in examined:
         found.update(one)
@@ -85,19 +85,23 @@ def check(
     return Report(**found.parts(), store=storage.url, experiments=living, blobs=blobs, is_deep=deep)
 
 
-def _examine(storage: Storage, by_folder: dict[str, list[Intent]], deep: bool, folder: Folder) -> Examined:
+def _examine(storage: Storage, writers: Sequence[Intent], deep: bool, folder: Folder) -> Examined:
     """Check a folder, and again as long as somebody changes it."""
-    found = examine(storage, folder, by_folder.get(folder.name, ()), deep=deep)
+    found = examine(storage, folder, writers, deep=deep)
     for _ in range(_LOOKS):
         if not found.findings:
-            break
+            return found
         before = found.generation.ident if found.generation else None
         listed = Folder(folder.name, list(storage.list(folder.name)))
-        writers = read_intents(storage).by_folder().get(folder.name, ())
+        writers = read_intents(storage).found
         found = examine(storage, listed, writers, deep=deep) if listed.stats else Examined()
         if before == (found.generation.ident if found.generation else None):
-            break
-    return found
+            if before is None:  # its folder may just have been renamed away
+                found.findings = [one for one in found.findings if not one.size_bytes or _is_there(storage, one.key)]
+            return found
+    busy = Examined(generation=found.generation)
+    busy.note("at work", folder.name, found.id_experiment, detail="It is persisted all the time; check it again later.")
+    return busy
 
 
 def _check_root(storage: Storage, seen: Survey, found: Notebook) -> None:
@@ -130,13 +134,13 @@ def _check_pending(storage: Storage, seen: Survey, writers: Sequence[Intent], fo
     for owner, stat in pending.marks:
         if stat.key.endswith(".lease") and not Lease.is_expired(storage, stat):
             found.note("at work", stat.key, detail="A sweep.")
-        elif owner not in known and _is_still_there(storage, stat):
+        elif owner not in known and _is_there(storage, stat.key):
             found.add("leftover", stat.key, size_bytes=stat.size, detail="What it belongs to is gone.")
     for place, stats in pending.moved.items():
         size, key = sum(stat.size for stat in stats), stats[0].key
         if living:
             found.note("at work", place, size_bytes=size, detail="Being removed, or about to be.")
-        elif any(_is_still_there(storage, stat) for stat in stats):
+        elif any(_is_there(storage, stat.key) for stat in stats):
             found.add(
                 "unfinished delete", place, size_bytes=size, detail=f"{len(stats)} files are left, such as {key}."
             )
@@ -144,9 +148,9 @@ def _check_pending(storage: Storage, seen: Survey, writers: Sequence[Intent], fo
         found.add("foreign file", stat.key, size_bytes=stat.size, detail="No part of a store.")
 
 
-def _is_still_there(storage: Storage, stat: Stat) -> bool:
+def _is_there(storage: Storage, key: str) -> bool:
     try:
-        return storage.exists(stat.key)
+        return storage.exists(key)
     except MltraqDSError:
         return True
 
@@ -158,7 +162,8 @@ def _check_unfinished(storage: Storage, seen: Survey, by_folder: dict[str, list[
     again = {stat.key for stat in storage.list_unfinished()}
     for stat in seen.unfinished:
         place = stat.key.partition("/")[0]
-        if stat.key in again and place not in alive and not (place == layout.PENDING and alive):
+        is_at_work = place in alive or (place == layout.PENDING and alive) or is_being_written(stat, seen.now)
+        if stat.key in again and not is_at_work:
             found.add("unfinished write", stat.key, size_bytes=stat.size, detail="A write was killed, or is going on.")
 
 

@@ -57,8 +57,8 @@ def examine(storage: Storage, folder: Folder, writers: Sequence[Intent], *, deep
     folder : Folder
         What was listed *before* the intents were read.
     writers : sequence of Intent
-        Intents that name this experiment, read before this is called: what moves meanwhile moves from an intent to a
-        generation, so nothing that is in use is taken for an orphan.
+        All intents, read before this is called: what moves meanwhile moves from an intent to a generation, so nothing
+        that is in use is taken for an orphan.
     deep : bool
         Read every byte of every blob.
     """
@@ -76,7 +76,10 @@ def examine(storage: Storage, folder: Folder, writers: Sequence[Intent], *, deep
     folded = found.generation.folds if found.generation else ()
     for key in folder.singles:
         _check_single(storage, folder, key, folded, found)
-    if not found.is_unreadable and not any(seems_alive(storage, intent) for intent in writers):
+    # Who replaces an experiment ends it under an intent that names another one.
+    ended_by = found.generation.writer if found.generation and found.generation.deleted else ""
+    ours = (one for one in writers if layout.folder_of(one.id_experiment) == folder.name or one.writer == ended_by)
+    if not found.is_unreadable and not any(seems_alive(storage, intent) for intent in ours):
         _find_orphans(folder, found)
     return found
 

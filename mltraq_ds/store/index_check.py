@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from mltraq_ds.errors import KeyMissingError, MltraqDSError
 from mltraq_ds.orm import overview
@@ -19,6 +19,8 @@ from mltraq_ds.store.report import Notebook
 from mltraq_ds.store.survey import read_intents, seems_alive
 
 __all__ = ["check_index", "is_dead_claim"]
+
+_LOOKS = 8
 
 
 def check_index(storage: Storage, index: Index, examined: Sequence[Examined], found: Notebook) -> None:
@@ -46,10 +48,11 @@ def _check(storage: Storage, index: Index, examined: Sequence[Examined], found: 
     for id_experiment in sorted(living.keys() | rows.keys()):
         one, row = living.get(id_experiment), rows.get(id_experiment)
         difference = _difference(one, row, blobs.get(id_experiment, set()))
-        if difference and _is_still_so(storage, index, id_experiment, one, row):
+        if difference and _is_drift(storage, index, id_experiment, one, row):
             found.add("index drift", _key(one, id_experiment), id_experiment, detail=difference)
     names = overview.owners(index)
-    _check_names(living, rows, names, found)
+    for id_experiment in _check_names(living, rows, names, found):
+        _check_owner(storage, index, id_experiment, living, found)
     for claim in names.values():
         if claim.store_id == index.store_id and is_dead_claim(storage, claim) and index.owner(claim.name) == claim:
             detail = f"The name {claim.name!r} is claimed by {claim.claim_intent}, which is gone."
@@ -86,20 +89,36 @@ def _difference(one: Examined | None, row: Summary | None, blobs: set[str]) -> s
     return ""
 
 
-def _is_still_so(storage: Storage, index: Index, id_experiment: str, one: Examined | None, row: Summary | None) -> bool:
-    """Tell whether neither files nor rows have changed since they were read, and nobody is at work on them."""
+def _is_drift(storage: Storage, index: Index, id_experiment: str, one: Examined | None, row: Summary | None) -> bool:
+    """Look again at files, intents, row and files, in this order, so that no writer at work is taken for drift."""
+    folder = layout.folder_of(id_experiment)
+    for _ in range(_LOOKS):
+        now, is_read = _current(storage, folder)
+        intents = read_intents(storage).found
+        known = index.get(id_experiment)
+        after, is_read_again = _current(storage, folder)
+        if not (is_read and is_read_again):
+            return False  # that is a finding of its own
+        if _ident(now) != _ident(after):
+            continue
+        names = {thing.name for thing in (now, known) if thing is not None}
+        ours = (intent for intent in intents if intent.id_experiment == id_experiment or intent.name in names)
+        if any(seems_alive(storage, intent) for intent in ours):
+            return False
+        number = now.number if now is not None and not now.deleted else 0
+        if number != (known.generation if known else 0):
+            return True
+        # What else differs was seen of these versions, or will be by the next check.
+        return _ident(now) == _ident(one.generation if one else None) and number == (row.generation if row else 0)
+    return False
+
+
+def _current(storage: Storage, folder: str) -> tuple[Generation | None, bool]:
+    """Return the current generation, and whether it could be read."""
     try:
-        now = generations.current(storage, layout.folder_of(id_experiment))
+        return generations.current(storage, folder), True
     except MltraqDSError:
-        return False  # that is a finding of its own
-    before = one.generation if one else None
-    is_same = _ident(now) == _ident(before) or (before is None and now is not None and now.deleted)
-    known = index.get(id_experiment)
-    if not is_same or (known.generation if known else 0) != (row.generation if row else 0):
-        return False
-    return not any(
-        intent.id_experiment == id_experiment and seems_alive(storage, intent) for intent in read_intents(storage).found
-    )
+        return None, False
 
 
 def _ident(generation: Generation | None) -> object:
@@ -108,7 +127,8 @@ def _ident(generation: Generation | None) -> object:
 
 def _check_names(
     living: dict[str, Examined], rows: dict[str, Summary], names: dict[str, NameClaim], found: Notebook
-) -> None:
+) -> Iterator[str]:
+    """Note names that several experiments have; yield the ids of those whose name nobody has."""
     shared: dict[str, list[str]] = {}
     for id_experiment, one in living.items():
         if one.generation is None or id_experiment not in rows:
@@ -116,11 +136,23 @@ def _check_names(
         name = one.generation.name
         shared.setdefault(name, []).append(id_experiment)
         if name not in names or names[name].id_experiment is None:
-            detail = f"The index does not know that it has the name {name!r}."
-            found.add("index drift", _key(one, id_experiment), id_experiment, detail=detail)
+            yield id_experiment
     for name, ids in shared.items():
         if len(ids) > 1:
             found.note("ambiguous name", experiment=", ".join(ids), detail=f"{name!r}: load these by id.")
+
+
+def _check_owner(
+    storage: Storage, index: Index, id_experiment: str, living: dict[str, Examined], found: Notebook
+) -> None:
+    one, row = living[id_experiment], index.get(id_experiment)
+    name = one.generation.name if one.generation else ""
+    intents = [intent for intent in read_intents(storage).found if intent.name == name]
+    owner = index.owner(name)
+    is_owned = owner is not None and owner.id_experiment is not None
+    if row is not None and row.name == name and not is_owned and not any(seems_alive(storage, i) for i in intents):
+        detail = f"The index does not know that it has the name {name!r}."
+        found.add("index drift", _key(one, id_experiment), id_experiment, detail=detail)
 
 
 def is_dead_claim(storage: Storage, claim: NameClaim) -> bool:

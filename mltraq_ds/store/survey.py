@@ -17,6 +17,7 @@ __all__ = [
     "Intents",
     "Pending",
     "Survey",
+    "is_being_written",
     "is_valid",
     "read_intents",
     "read_pending",
@@ -24,6 +25,7 @@ __all__ = [
     "survey",
 ]
 
+_MOMENT_S = 5.0
 _BLOB = re.compile(r"[0-9a-f]{32}")
 _RECORDS = re.compile(r"runs/[0-9a-f]{32}\.jsonl")
 _SINGLE = re.compile(r"runs/[^/]+\.json")
@@ -31,6 +33,11 @@ _MOVED = re.compile(r"deleted-[^/]+")
 _MARK = re.compile(r"([^/]+)\.(?:fenced|lease|probe)")
 #: Folders inside that of an experiment, for what is put there beside persist.
 _OTHERS = frozenset(("artifacts", "derived", "logs", "results", "experiments"))
+
+
+def is_being_written(stat: Stat, now: float) -> bool:
+    """Tell whether an unfinished write may be that of an intent: a moment old, and nothing else announces it."""
+    return stat.key.startswith(f"{layout.PENDING}/") and now - stat.modified < _MOMENT_S
 
 
 def is_valid(key: str) -> bool:

@@ -7,34 +7,34 @@ seen in one of them.
 
 from __future__ import annotations
 
-import re
-import uuid
 from collections.abc import Iterable
 from contextlib import nullcontext
-from datetime import UTC, datetime, timedelta
-from functools import partial
 
 from mltraq_ds.errors import CorruptRecordError, MltraqDSError, UsageError
 from mltraq_ds.objects import Objects
-from mltraq_ds.orm import overview
 from mltraq_ds.orm.index import Index
 from mltraq_ds.storage.base import Stat, Storage
-from mltraq_ds.store import layout
-from mltraq_ds.store.index_check import is_dead_claim
+from mltraq_ds.store import generations, layout
 from mltraq_ds.store.intents import Intent
 from mltraq_ds.store.lease import Lease
 from mltraq_ds.store.rebuilding import each
 from mltraq_ds.store.recovery import recover, update_index
 from mltraq_ds.store.report import Finding, Notebook, SweepReport
 from mltraq_ds.store.retire import remove_files
-from mltraq_ds.store.survey import Folder, Intents, Survey, is_valid, read_intents, read_pending, survey
+from mltraq_ds.store.survey import (
+    Folder,
+    Intents,
+    Survey,
+    read_intents,
+    survey,
+)
+from mltraq_ds.store.sweep_leftovers import Leftovers, prune
 from mltraq_ds.store.sweep_plan import Plan, Roots, plan_folder, read_roots
 
 __all__ = ["GRACE_S", "sweep"]
 
 #: What was changed more recently than this stays (s).
 GRACE_S = 86_400.0
-_UNFINISHED = re.compile(r"\.tmp-(?:probe-)?[0-9a-f]{32}")
 
 
 def sweep(objects: Objects, index: Index | None, dry_run: bool = True, grace_s: float = GRACE_S) -> SweepReport:
@@ -108,11 +108,11 @@ class _Sweep:
         for plan in plans:
             self._keep_lease()
             self._remove(plan)
-        self._sweep_pending(seen)
-        self._sweep_unfinished(seen, writers)
-        self._sweep_index()
-        if not self.dry_run:
-            self._prune(empty, writers)
+        rest = Leftovers(self.storage, self.index, self.report, dry_run=self.dry_run, before=self.before)
+        rest.sweep_pending(seen)
+        rest.sweep_unfinished(seen, writers)
+        rest.sweep_index(self.grace_s)
+        rest.prune(empty, writers)
 
     def _recover(self) -> list[Intent]:
         try:
@@ -157,7 +157,8 @@ class _Sweep:
             has_root |= roots.is_live
             if folder.name in at_work:
                 continue
-            if roots.generation is None and not roots.is_live and not roots.elsewhere and folder.name in rows:
+            is_bare = roots.generation is None and not roots.is_live and not roots.elsewhere
+            if is_bare and folder.name in rows and self._is_lost(folder, rows[folder.name]):
                 raise CorruptRecordError(
                     f"The sweep was stopped because the database has experiment {rows[folder.name]!r} and there is no "
                     f"generation in {folder.name}. Restore it from a copy; or, if it is to go, use rebuild_index()."
@@ -166,12 +167,21 @@ class _Sweep:
             self._note(plan)
             plans.append(plan)
         plans = [plan for plan in plans if plan.remove]
-        if plans and rows and not has_root:
+        if plans and rows and not has_root and any(self._has_no_files(id_) for id_ in rows.values()):
             raise CorruptRecordError(
                 f"The sweep was stopped because no file of {self.storage.url} refers to anything, and the database has "
                 f"{len(rows)} experiments of it. Look whether the store is whole; if it is, use rebuild_index()."
             )
         return plans
+
+    def _is_lost(self, folder: Folder, id_experiment: str) -> bool:
+        """Tell whether files and row still disagree: somebody may have deleted the experiment since both were read."""
+        return any(True for _ in self.storage.list(folder.name)) and self._has_no_files(id_experiment)
+
+    def _has_no_files(self, id_experiment: str) -> bool:
+        """Tell whether the database has an experiment that has no generation, not even its end."""
+        is_known = self.index is not None and self.index.get(id_experiment) is not None
+        return is_known and generations.current(self.storage, layout.folder_of(id_experiment)) is None
 
     def _read_roots(self, folder: Folder) -> Roots:
         try:
@@ -215,66 +225,7 @@ class _Sweep:
         for key in (*history, *last):  # in order, one by one
             self.storage.delete(key)
         if last:
-            self._prune([plan.folder.name], None)
+            prune(self.storage, [plan.folder.name])
 
     def _take(self, going: Iterable[tuple[str, Stat]], id_experiment: str = "") -> None:
         self.report.findings += [Finding(kind, stat.key, id_experiment, stat.size) for kind, stat in going]
-
-    def _sweep_pending(self, seen: Survey) -> None:
-        """Remove marks whose intent is gone; the mark of a recovery under way is younger than any grace."""
-        pending = read_pending(seen.pending)
-        known = {intent.writer for intent in self._intents().found}
-        marks = [
-            stat
-            for owner, stat in pending.marks
-            if owner not in known and stat.modified <= self.before and not stat.key.endswith(".lease")
-        ]
-        self._take(("leftover", stat) for stat in marks)
-        if not self.dry_run:
-            self.storage.delete_many(stat.key for stat in marks)
-        for place, stats in pending.moved.items():
-            size = sum(stat.size for stat in stats)
-            self.report.note("unfinished delete", place, size_bytes=size, detail="Somebody is at work; see check().")
-
-    def _sweep_unfinished(self, seen: Survey, writers: Intents) -> None:
-        at_work = {*writers.by_folder(), *([layout.PENDING] if writers.found else [])}
-        going = [
-            stat
-            for stat in seen.unfinished
-            if stat.modified <= self.before
-            and stat.key.partition("/")[0] not in at_work
-            and _UNFINISHED.fullmatch(stat.key.rpartition("/")[2])
-            and is_valid(stat.key)
-        ]
-        self._take(("unfinished write", stat) for stat in going)
-        if not self.dry_run:
-            self.storage.delete_many(stat.key for stat in going)
-
-    def _sweep_index(self) -> None:
-        if self.index is None:
-            return
-        for claim in overview.claims(self.index):
-            if is_dead_claim(self.storage, claim):
-                self.report.findings.append(Finding("dead claim", "", str(claim.claimed_by), detail=claim.name))
-                if not self.dry_run:
-                    self.index.release(claim.name, str(claim.claim_intent))
-        before = datetime.now(UTC) - timedelta(seconds=self.grace_s)
-        count = partial(overview.count_deleted, self.index) if self.dry_run else self.index.forget_deleted
-        if number := count(before):
-            self.report.note("rows of deleted experiments", detail=f"{number} of the index.")
-
-    def _prune(self, names: Iterable[str], writers: Intents | None) -> None:
-        """Remove folders of experiments that have nothing in them."""
-        at_work = writers.by_folder() if writers else {}
-        for name in names:
-            inside = set(self.storage.folders(name)) if is_valid(name) else {""}
-            if name not in at_work and inside <= {"generations", "runs"} and (inside or _is_uuid(name)):
-                for folder in (f"{name}/generations", f"{name}/runs", name):
-                    self.storage.prune(folder)
-
-
-def _is_uuid(name: str) -> bool:
-    try:
-        return str(uuid.UUID(name)) == name
-    except ValueError:
-        return False

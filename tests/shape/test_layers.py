@@ -42,6 +42,7 @@ LAYERS = {
     "mltraq_ds.store.identity": (5, 0),
     "mltraq_ds.store.index_check": (5, 0),
     "mltraq_ds.store.rebuilding": (5, 0),
+    "mltraq_ds.store.sweep_leftovers": (5, 0),
     "mltraq_ds.store.sweeping": (5, 0),
     "mltraq_ds.orm.column": (5, 0),
     "mltraq_ds.tracking": (6, 0),

@@ -459,7 +459,7 @@ def test_unfinished_writes(local, tmp_path, later):
     for path in (*paths, other):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"123")
-    assert local.kinds() == {"unfinished write": 6}
+    assert local.kinds() == {"unfinished write": 5}, "a moment old, the one in _pending may be an intent"
     assert "unfinished write" not in local.sweep(grace_s=3600).kinds()
     intent = local.intent(local.first)
     later(500)
@@ -478,6 +478,9 @@ def test_claims_and_rows_of_the_dead(scene, later):
     scene.index.claim("third", "someone", "_pending/gone.json", is_alive=lambda claim: True)
     intent = scene.intent(scene.second)
     scene.index.claim("fourth", "another", intent.key, is_alive=lambda claim: True)
+    assert "rows of deleted experiments" not in [note.kind for note in scene.sweep(dry_run=True).notes], "too young"
+    with scene.session.database.write() as connection:
+        connection.exec_driver_sql("UPDATE mltraq_experiments SET persisted_at = '2020-01-01' WHERE state = 'deleted'")
     dry, real = scene.sweep(dry_run=True), scene.sweep()
     assert dry.notes == real.notes
     assert real.kinds()["dead claim"] == 1
