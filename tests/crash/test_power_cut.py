@@ -109,3 +109,18 @@ def test_relaxed_durability_loses(template, tmp_path, monkeypatch):
     """With durability "relaxed" the same test finds a loss, which shows that it can."""
     failures = cuts(template, tmp_path, monkeypatch, "update", "relaxed", randoms=4)
     assert next(failures, None) is not None
+
+
+def test_a_folder_made_anew_is_flushed_again(tmp_path, monkeypatch):
+    """A folder that another process removed and we make anew is as durable as the first one."""
+    store = tmp_path / "store"
+    store.mkdir()
+    ours, theirs = LocalStorage(store), LocalStorage(store)
+    ours.make_folder("x")
+    theirs.delete_folder("x")
+    disk = Disk(store)
+    recorder = Recorder(disk, lambda: None)
+    for module in (local, writing, folders):
+        monkeypatch.setattr(module, "os", recorder)
+    ours.make_folder("x")
+    assert disk.after(len(disk.steps), None) == {"x": None}
