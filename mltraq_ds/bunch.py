@@ -40,8 +40,10 @@ class Bunch(dict[str, Any]):
 
     def __init__(self, /, *args: Any, **kwargs: Any) -> None:
         super().__init__()
-        # Bunch(None) is empty, so that an optional argument can be passed on as it is.
-        self.update(*(() if args == (None,) else args), **kwargs)
+        if args == (None,):  # empty, so that an optional argument can be passed on as it is
+            args = ()
+        if args or kwargs:
+            self.update(*args, **kwargs)
 
     @property
     def _label(self) -> str:

@@ -64,6 +64,7 @@ class Session(Upkeep):
         )
         self._lock = threading.RLock()
         self._index: Index | None = None
+        self._place: tuple[Settings, Place] | None = None
         self._is_known = False
 
     def __repr__(self) -> str:
@@ -82,7 +83,11 @@ class Session(Upkeep):
     @property
     def place(self) -> Place:
         """The store as DataStoreIO means it, under the present options."""
-        return Place(self.objects(), self.new_uuid)
+        settings = resolve()
+        known = self._place
+        if known is None or known[0] is not settings:  # every run asks
+            known = self._place = (settings, Place(self.objects(), self.new_uuid))
+        return known[1]
 
     @property
     def new_uuid(self) -> Callable[[], uuid.UUID]:
@@ -138,6 +143,12 @@ class Session(Upkeep):
             If the store has experiments and the index does not know it.
         """
         index = self._open_index()
+        if index is None and layout.has_experiments(self.storage):
+            raise UnknownStoreError(
+                f"The store {self.storage.url} has experiments but no {layout.STORE}, so nobody knows which store it "
+                "is. "
+                "Restore that file from a copy, or use session.rebuild_index() to give the store a new id."
+            )
         if index is None or self._is_known:
             return index
         self._is_known = index.knows_store()
