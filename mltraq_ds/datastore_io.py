@@ -185,7 +185,14 @@ class DataStoreIO:
 
     @classmethod
     def delete(cls, relative_path_prefix: str, store: Any = None) -> None:
-        """Remove a folder of your own with everything in it; nothing to do if it is gone.
+        """Remove a folder of your own with everything in it, or one file; nothing to do if it is gone.
+
+        Parameters
+        ----------
+        relative_path_prefix : str
+            A folder, or the `key` of one file.
+        store : Session, Storage, URL or folder, optional
+            As for the class.
 
         Raises
         ------
@@ -194,7 +201,10 @@ class DataStoreIO:
         """
         storage = place_of(store).objects.storage
         prefix = validate_prefix(storage, relative_path_prefix)
-        storage.delete_folder(prefix)
+        if storage.exists(prefix):
+            storage.delete(prefix)
+        else:
+            storage.delete_folder(prefix)
 
     @classmethod
     def list(cls, relative_path_prefix: str, store: Any = None) -> list[DataStoreIO]:

@@ -10,8 +10,9 @@ from copy import deepcopy
 from typing import Any, TypeVar
 
 from mltraq_ds.bunch import Bunch
+from mltraq_ds.errors import MltraqDSError
 
-__all__ = ["LazyBunch", "Placeholder", "summary_text"]
+__all__ = ["LazyBunch", "Placeholder", "copied", "summary_text", "unread_text"]
 
 _Self = TypeVar("_Self", bound="LazyBunch")
 _MISSING = object()
@@ -45,6 +46,14 @@ def summary_text(summary: dict[str, Any]) -> str:
     shape = "" if size is None else f" {tuple(size)}" if isinstance(size, list | tuple) else f" of {size}"
     dtype = f" {summary['dtype']}" if summary.get("dtype") else ""
     return f"{name}{shape}{dtype}"
+
+
+def unread_text(kept: Placeholder) -> str:
+    """Return what stands for a value that has not been read; one that cannot be read must not spoil a whole listing."""
+    try:
+        return f"<{summary_text(kept.summary())}, not read yet>"
+    except MltraqDSError as error:
+        return f"<cannot be read: {type(error).__name__}>"
 
 
 class _Items(ItemsView[str, Any]):
@@ -189,7 +198,7 @@ class LazyBunch(Bunch):
         parts = []
         for key, kept in self._peek_items():
             if isinstance(kept, Placeholder):
-                parts.append(f"{key!r}: <{summary_text(kept.summary())}, not read yet>")
+                parts.append(f"{key!r}: {unread_text(kept)}")
             else:
                 parts.append(f"{key!r}: {kept!r}")
         return f"{self._label}({{{', '.join(parts)}}})"
@@ -201,3 +210,27 @@ def _rebuild(kind: type[_Self], items: list[tuple[str, Any]], origin: Any) -> _S
         dict.__setitem__(bunch, key, kept)
     bunch._set_origin(origin)
     return bunch
+
+
+def copied(value: Any, memo: dict[int, Any] | None = None) -> Any:
+    """Return a value in which every `LazyBunch` is another, also those inside lists, tuples and dicts.
+
+    Everything else is shared.  A DataStore is told where it was persisted, so one must not be in two experiments.
+    """
+    memo = {} if memo is None else memo
+    if id(value) in memo:
+        return memo[id(value)]
+    if isinstance(value, LazyBunch):
+        clone = memo[id(value)] = value._empty()
+        for key, kept in value._peek_items():
+            clone._place(key, copied(kept, memo))
+        return clone
+    if type(value) not in (list, tuple, dict):
+        return value
+    memo[id(value)] = value  # one that contains itself is refused later
+    items = list(value.values()) if type(value) is dict else value
+    copies = [copied(item, memo) for item in items]
+    if all(copy is item for copy, item in zip(copies, items, strict=True)):
+        return value
+    memo[id(value)] = dict(zip(value, copies, strict=True)) if type(value) is dict else type(value)(copies)
+    return memo[id(value)]

@@ -46,6 +46,8 @@ SEAMS = (
     "done",
 )
 
+_LIST_FROM = 16  # kept blobs; below that a look at each is cheaper than a listing
+
 
 @dataclass(frozen=True, slots=True)
 class Committed:
@@ -207,14 +209,20 @@ class Persist:
         return Reference(key, len(text), f"sha256:{hashlib.sha256(text).hexdigest()}")
 
     def _check_kept(self) -> None:
-        kept = {reference.key for reference in self.plan.references()} - set(self.written)
-        if len(kept) > 16:
-            kept -= {stat.key for stat in self.storage.list(self.folder)}
-        for key in sorted(kept):
-            if not self.storage.exists(key):
+        kept = {
+            reference.key: reference.size for reference in self.plan.references() if reference.key not in self.written
+        }
+        there: dict[str, int] = {}
+        if len(kept) > _LIST_FROM:
+            there = {stat.key: stat.size for stat in self.storage.list(self.folder)}
+        for key, size in sorted(kept.items()):
+            if len(kept) <= _LIST_FROM and self.storage.exists(key):
+                there[key] = self.storage.stat(key).size
+            if there.get(key) != size:
+                found = f"has {there[key]} bytes, not {size}" if key in there else "is gone"
                 raise DanglingReferenceError(
                     f"The {self.label} cannot be persisted because blob {key}, which it keeps from generation "
-                    f"{self.parent.number if self.parent else 0}, is gone. Restore it from a copy, or remove the value."
+                    f"{self.parent.number if self.parent else 0}, {found}. Restore it from a copy, or remove the value."
                 )
 
     def _commit(self, intent: Intent, record: Reference) -> Generation:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import random
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
-from mltraq_ds.errors import RunFailedWarning, UsageError
+from mltraq_ds.errors import RunError, RunFailedWarning, UsageError
 from mltraq_ds.place import Place, Unreachable, shareable
 from mltraq_ds.tracking.run import Run, Step
 
@@ -64,7 +66,8 @@ def execute_runs(
     backend: str | None,
     random_seed: int,
     show_progress: bool,
-) -> list[Run]:
+    keep: Callable[[Run], None],
+) -> None:
     """Execute the steps of all runs.
 
     Parameters
@@ -83,11 +86,9 @@ def execute_runs(
         The run at position i is seeded with ``random_seed + i``, wherever it runs.
     show_progress : bool
         Show a progress bar.
-
-    Returns
-    -------
-    list of Run
-        In the order given; those of workers are new objects.
+    keep : callable
+        Given each run when it is done, those of workers as new objects: whatever happens to the others, to a worker, or
+        by Ctrl-C, what is done is kept.
 
     Warns
     -----
@@ -101,9 +102,13 @@ def execute_runs(
     workers = min(_processors() if n_jobs == -1 else n_jobs, max(len(runs), 1))
     shared = place if backend in ("sequential", "threading") or workers == 1 else shareable(place)
     tasks = [_Task(run, steps, shared, random_seed + position) for position, run in enumerate(runs)]
-    executed = list(_progress(_results(tasks, workers, backend), len(tasks), show_progress))
-    _report(executed)
-    return executed
+    executed = []
+    try:
+        for run in _progress(_results(tasks, workers, backend), len(tasks), show_progress):
+            keep(run)
+            executed.append(run)
+    finally:
+        _report(executed)
 
 
 def _processors() -> int:
@@ -115,13 +120,50 @@ def _results(tasks: list[_Task], workers: int, backend: str | None) -> Iterator[
         return (task() for task in tasks)
     import joblib
 
-    parallel = joblib.Parallel(n_jobs=workers, backend=backend, return_as="generator")
-    results: Iterator[Run] = parallel(joblib.delayed(_call)(task) for task in tasks)
-    return results
+    parallel = joblib.Parallel(n_jobs=workers, backend=backend, return_as="generator_unordered")
+    if backend == "threading":
+        done: Iterator[Run] = parallel(joblib.delayed(_call)(task) for task in tasks)
+        return done
+    return (pickle.loads(sent) for sent in parallel(joblib.delayed(_call_and_send)(task) for task in tasks))
 
 
 def _call(task: _Task) -> Run:
     return task()
+
+
+def _call_and_send(task: _Task) -> bytes:
+    """Return the run as bytes; a result that cannot travel fails this run only, and by name."""
+    # What loky would send it by: classes made in a notebook travel too.
+    from joblib.externals.loky.backend.reduction import dumps
+
+    run = task()
+    try:
+        return bytes(dumps(run))
+    except Exception:  # noqa: BLE001 - pickling calls code of the values, which may raise anything
+        _drop_what_stays(run, dumps)
+        return bytes(dumps(run))
+
+
+def _drop_what_stays(run: Run, dumps: Callable[[Any], Any]) -> None:
+    reasons = []
+    for part in ("params", "config", "fields", "vars"):
+        values = getattr(run, part)
+        for name in list(values):
+            try:
+                dumps(values[name])
+            except Exception as error:  # noqa: BLE001 - as above
+                del values[name]
+                reasons.append(f"{part}.{name} ({type(error).__name__}: {error})")
+    if all(reason.startswith("vars.") for reason in reasons):
+        return  # the steps had the use of them; they are nobody's result
+    run.fail(
+        RunError(
+            f"TypeError: the results cannot be sent back from the worker because of {', '.join(reasons)}. The other "
+            "values "
+            "were kept. Convert these to a supported type, or use n_jobs=1.",
+            "TypeError",
+        )
+    )
 
 
 def _progress(results: Iterator[Run], total: int, show: bool) -> Iterator[Run]:
@@ -140,7 +182,7 @@ def _report(runs: Sequence[Run]) -> None:
         first = failed[0]
         warnings.warn(
             f"{len(failed)} of {len(runs)} runs failed; the others went on. The first is run {first.id_run}: "
-            f"{first.exception} See run.exception.traceback of each.",
+            f"{first.exception} — see run.exception.traceback of each.",
             RunFailedWarning,
             stacklevel=4,
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mltraq_ds.bunch import Bunch
 from mltraq_ds.errors import UsageError
-from mltraq_ds.lazy import LazyBunch, Placeholder
+from mltraq_ds.lazy import LazyBunch, copied
 from mltraq_ds.place import Place
 from mltraq_ds.settings import resolve
 from mltraq_ds.store.generations import Generation, Ident
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Experiment", "Home"]
+
+
+_NAMES = {"session", "id_experiment", "name", "fields", "runs", "generation", "created", "_writer", "_is_ended"}
 
 
 class Home(Protocol):
@@ -94,8 +97,14 @@ class Experiment:
         return f"Experiment(name={self.name!r}, id_experiment={self.id_experiment!r}, runs={len(self.runs)}, {state})"
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name not in _NAMES:
+            raise AttributeError(
+                f"An experiment has no attribute {name!r}, so it would not be persisted. Use experiment.fields.{name}."
+            )
         if name == "fields" and not isinstance(value, Bunch):
             value = LazyBunch(value)
+        if name == "runs" and not isinstance(value, Runs):
+            value = Runs(list(value.values() if isinstance(value, Mapping) else value))
         super().__setattr__(name, value)
 
     @contextmanager
@@ -164,7 +173,9 @@ class Experiment:
         for run in self.runs.values():
             if config is not None:
                 run.config = LazyBunch(config)
-        executed = execute_runs(
+        if not self.runs:
+            raise UsageError("This experiment has no runs to execute. Add some with add_run() or add_runs().")
+        execute_runs(
             list(self.runs.values()),
             listed,
             place=self.session.place,
@@ -172,8 +183,8 @@ class Experiment:
             backend=settings["execution.backend"],
             random_seed=settings["reproducibility.random_seed"],
             show_progress=not settings["tqdm.disable"],
+            keep=lambda run: self.runs.update({run.id_run: run}),
         )
-        self.runs = Runs(executed)
         return self
 
     def persist(self, if_exists: str = "fail") -> Experiment:
@@ -235,8 +246,9 @@ class Experiment:
         if target is self.session and name is None:
             raise UsageError(f"copy_to() within a session needs a name, since {self.name!r} is taken by the original.")
         copy = target.create_experiment(self.name if name is None else name)
-        copy.fields = _copy_mapping(self.fields)
-        copy.runs = Runs([_copy_run(run, copy.id_experiment) for run in self.runs.values()])
+        memo: dict[int, Any] = {}
+        copy.fields = copied(self.fields, memo)
+        copy.runs = Runs([_copy_run(run, copy.id_experiment, memo) for run in self.runs.values()])
         return copy.persist(if_exists=if_exists)
 
     def df(self) -> pd.DataFrame:
@@ -251,7 +263,7 @@ class Experiment:
         merged.generation, merged._writer = self.generation, self._writer
         for run in other.runs.values():
             if run.id_run not in merged.runs:
-                merged.runs[run.id_run] = _copy_run(run, self.id_experiment)
+                merged.runs[run.id_run] = _copy_run(run, self.id_experiment, {})
         return merged
 
     def stand_on(self, generation: Generation) -> None:
@@ -285,16 +297,9 @@ class Experiment:
         return experiment
 
 
-def _copy_mapping(values: LazyBunch) -> LazyBunch:
-    # DataStores are told where they were persisted, so the copy needs its own; their values are shared.
-    copy = LazyBunch()
-    for name, kept in values._peek_items():
-        copy._place(name, kept if isinstance(kept, Placeholder) or not isinstance(kept, LazyBunch) else kept.copy())
-    return copy
-
-
-def _copy_run(run: Run, id_experiment: str) -> Run:
-    copy = Run(run.id_run, id_experiment, *map(_copy_mapping, (run.params, run.config, run.fields)))
+def _copy_run(run: Run, id_experiment: str, memo: dict[int, Any]) -> Run:
+    parts = [copied(part, memo) for part in (run.params, run.config, run.fields)]
+    copy = Run(run.id_run, id_experiment, *parts)
     copy.vars = run.vars
     copy.exception, copy.status, copy.started, copy.finished = run.exception, run.status, run.started, run.finished
     return copy

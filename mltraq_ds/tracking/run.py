@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mltraq_ds import ids
 from mltraq_ds.bunch import Bunch
 from mltraq_ds.errors import RunError, UsageError
-from mltraq_ds.lazy import LazyBunch, Placeholder, summary_text
+from mltraq_ds.lazy import LazyBunch, Placeholder, unread_text
 from mltraq_ds.place import CURRENT, Place, Unreachable
 from mltraq_ds.store.layout import now_text
 from mltraq_ds.store.records import RunContent
@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "Runs", "Step"]
 
+_SHOWN = 5
+
 Step = Callable[["Run"], Any]
 
 _PARTS = ("params", "config", "fields", "vars")
+_NAMES = {*_PARTS, "id_run", "id_experiment", "exception", "status", "started", "finished"}
 
 
 class Run:
@@ -72,9 +75,18 @@ class Run:
         self.finished: str | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name not in _NAMES:
+            raise AttributeError(
+                f"A run has no attribute {name!r}, so it would not be persisted. Use run.fields.{name} for a result, "
+                f"run.params.{name} for a parameter, run.vars.{name} for what only the steps need."
+            )
         if name in _PARTS and not isinstance(value, Bunch):
             value = _bunch(name, value)
         super().__setattr__(name, value)
+
+    def fail(self, error: RunError) -> None:
+        """Note what ended the run."""
+        self.exception, self.status = error, "failed"
 
     def execute(self, steps: Step | Sequence[Step]) -> Run:
         """Call the steps one after another with this run; the first that raises ends it and is kept as `exception`."""
@@ -92,10 +104,8 @@ class Run:
             yield self
             self.status = "success"
         except Exception as error:  # kept as the run's exception; the other runs go on
-            self.exception = RunError(
-                f"{type(error).__name__}: {error}", type(error).__name__, "".join(traceback.format_exception(error))
-            )
-            self.status = "failed"
+            text = "".join(traceback.format_exception(error))
+            self.fail(RunError(f"{type(error).__name__}: {error}", type(error).__name__, text))
             if reraise:
                 raise
         finally:
@@ -157,7 +167,7 @@ def _bunch(name: str, values: Any) -> LazyBunch:
 def _cells(values: LazyBunch) -> Iterator[tuple[str, Any]]:
     for name, kept in values._peek_items():
         # A table of a thousand runs must not read a thousand blobs.
-        yield name, f"<{summary_text(kept.summary())}, not read yet>" if isinstance(kept, Placeholder) else kept
+        yield name, unread_text(kept) if isinstance(kept, Placeholder) else kept
 
 
 def _shown(value: Any) -> Any:
@@ -185,6 +195,16 @@ class Runs(dict[str, Run]):
 
     def __init__(self, runs: Sequence[Run] = ()) -> None:
         super().__init__((run.id_run, run) for run in runs)
+
+    def __missing__(self, key: object) -> Run:
+        if isinstance(key, int):
+            raise KeyError(f"{key}: runs are found by id; use runs.first(), or list(runs.values())[{key}]")
+        raise KeyError(key)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{run.id_run} {run.status}" for run in list(self.values())[:_SHOWN])
+        more = f", … {len(self) - _SHOWN} more" if len(self) > _SHOWN else ""
+        return f"Runs({len(self)}: {shown}{more})" if self else "Runs(0)"
 
     def first(self) -> Run:
         """Return the first run.

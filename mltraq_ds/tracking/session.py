@@ -20,7 +20,7 @@ from mltraq_ds.storage import Storage, open_storage
 from mltraq_ds.store import layout, reading
 from mltraq_ds.store.commit import Persist
 from mltraq_ds.store.deletion import delete
-from mltraq_ds.store.recovery import recover
+from mltraq_ds.store.recovery import recover, warn_unreadable
 from mltraq_ds.tracking.bound_io import BoundIO
 from mltraq_ds.tracking.experiment import Experiment
 from mltraq_ds.tracking.finding import find, listed
@@ -118,7 +118,7 @@ class Session(Upkeep):
                     return None
                 index = Index(self.database, store_id)
                 self._refuse_copy(index)
-                recover(self.objects(), index)
+                recover(self.objects(), index, warn_unreadable)
                 self._index = index
             return self._index
 

@@ -120,6 +120,10 @@ def test_persist_never_wipes_and_delete_removes(session):
     experiment = session.create_experiment("e").add_run()
     experiment.persist().persist("update").delete()
     assert written.read() == b"x"
+    other = session.io.write(b"y", "mine/a")
+    DataStoreIO.delete(other.key, session)
+    assert not other.exists()
+    assert written.exists()
     DataStoreIO.delete("mine", session)
     DataStoreIO.delete("mine", session)
     assert not written.exists()

@@ -605,3 +605,36 @@ def test_a_session_closes(tmp_path):
         make(session).persist()
     assert session.load_experiment("e").name == "e"
     session.close()
+
+
+def test_damaged_values_do_not_spoil_a_listing(session, tmp_path):
+    """Objects of an experiment whose blobs are gone can still be looked at."""
+    experiment = make(session, ds=DataStore(a=np.ones(5)), big=np.arange(5000)).persist()
+    for path in (tmp_path / "store" / experiment.id_experiment).iterdir():
+        if path.is_file() and path.name not in FIXED:
+            path.unlink()
+    run = experiment.reload().runs.first()
+    assert "'a': <cannot be read: DanglingReferenceError>" in repr(run.fields.ds)
+    assert "cannot be read" in repr(run)
+    assert len(run.df()) == 1
+
+
+def test_a_kept_blob_of_another_size_is_refused(session, tmp_path):
+    """An update never commits over a blob that is known to be cut."""
+    experiment = make(session, ds=DataStore(a=np.ones(500))).persist()
+    path = tmp_path / "store" / experiment.runs.first().fields.ds.origin.reference.key
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DanglingReferenceError, match="bytes, not"):
+        experiment.reload().persist("update")
+
+
+def test_a_store_without_its_identity_is_not_empty(session, tmp_path):
+    """If `_store.json` was removed, queries say so instead of showing nothing; rebuilding gives a new id."""
+    make(session).persist()
+    (tmp_path / "store/_store.json").unlink()
+    fresh = open_session(tmp_path)
+    with pytest.raises(UnknownStoreError, match=r"no _store\.json.*rebuild_index"):
+        fresh.ls()
+    fresh.rebuild_index()
+    assert fresh.ls()["name"].tolist() == ["e"]

@@ -308,3 +308,76 @@ def test_nothing_is_warned_about_when_all_is_well(session):
         experiment = session.create_experiment("e").add_runs(x=[1]).execute(square).persist()
         assert isinstance(experiment.reload(), Experiment)
         experiment.delete()
+
+
+def keep_what_cannot_travel(run):
+    run.fields.good = run.params.x
+    run.vars.handle = (number for number in range(3))
+    if run.params.x == 2:
+        run.fields.bad = (number for number in range(3))
+
+
+def die_on_three(run):
+    run.fields.y = run.params.x
+    if run.params.x == 3:
+        os._exit(1)
+
+
+def test_a_result_that_cannot_travel_fails_its_run_only(session):
+    """A generator in the fields of one run of a grid costs that run, by name, and no other."""
+    experiment = session.create_experiment("e").add_runs(x=[1, 2, 3])
+    with pytest.warns(RunFailedWarning, match=r"1 of 3 runs failed.*fields\.bad"):
+        experiment.execute(keep_what_cannot_travel, n_jobs=2)
+    assert experiment.df().good.tolist() == [1, 2, 3]
+    failed = list(experiment.runs.values())[1]
+    assert "fields.bad" in str(failed.exception)
+    assert "n_jobs=1" in str(failed.exception)
+
+
+def test_what_is_done_is_kept_when_a_worker_dies(session):
+    """A worker that is killed ends the execution with an error; the runs that were done keep their results."""
+    experiment = session.create_experiment("e").add_runs(x=[1, 2, 3, 4])
+    with pytest.raises(Exception, match="terminated|worker"):
+        experiment.execute(die_on_three, n_jobs=2)
+    done = [run.fields.y for run in experiment.runs.values() if run.status == "success"]
+    assert {1, 2} >= set(done) or {1, 2, 4} >= set(done)
+    assert list(experiment.df().x) == [1, 2, 3, 4]
+
+
+def test_what_is_done_is_kept_on_interrupt(session):
+    """Ctrl-C in the middle keeps the runs that were done."""
+    experiment = session.create_experiment("e").add_runs(x=[1, 2, 3])
+
+    def interrupt(run):
+        if run.params.x == 2:
+            raise KeyboardInterrupt
+        run.fields.y = run.params.x
+
+    with pytest.raises(KeyboardInterrupt):
+        experiment.execute(interrupt)
+    assert [run.status for run in experiment.runs.values()] == ["success", "failed", "created"]
+
+
+def test_misspelt_attributes_are_refused(session):
+    """An attribute that would not be persisted is refused, with the place where it belongs."""
+    experiment = session.create_experiment("e").add_run(x=1)
+    with pytest.raises(AttributeError, match=r"run\.fields\.loss"):
+        experiment.runs.first().loss = 3
+    with pytest.raises(AttributeError, match=r"experiment\.fields\.metrics"):
+        experiment.metrics = {}
+    experiment.runs = list(experiment.runs.values())
+    assert isinstance(experiment.runs, Runs)
+    experiment.runs = []
+    with pytest.raises(UsageError, match="no runs to execute"):
+        experiment.execute(square)
+
+
+def test_runs_are_shown_short(session):
+    """The text of many runs is one line; an index by position says how to get at a run."""
+    runs = session.create_experiment("e").add_runs(x=range(300)).runs
+    assert repr(runs).endswith("… 295 more)")
+    assert repr(Runs()) == "Runs(0)"
+    with pytest.raises(KeyError, match=r"runs\.first\(\)"):
+        runs[0]
+    with pytest.raises(KeyError, match="nobody"):
+        runs["nobody"]
