@@ -9,13 +9,14 @@ import os
 import socket
 import threading
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from types import TracebackType
 from typing import Any
 
-from mltraq_ds.errors import CorruptRecordError, KeyMissingError
+from mltraq_ds.errors import CorruptRecordError, FormatError, KeyMissingError, MltraqDSError
 from mltraq_ds.storage.base import Storage
 from mltraq_ds.store import descriptors, layout
 
@@ -175,8 +176,11 @@ def _check(intent: Intent, key: str) -> None:
         raise ValueError("it names another writer than its file")  # finishing it would remove somebody else's
 
 
-def list_intents(storage: Storage) -> list[Intent]:
-    """Return all intents of a store; one that disappears meanwhile has been finished."""
+def list_intents(storage: Storage, on_unreadable: Callable[[MltraqDSError], None] | None = None) -> list[Intent]:
+    """Return all intents of a store; one that disappears meanwhile has been finished.
+
+    `on_unreadable` is given the error of one that cannot be read; without it the error is raised.
+    """
     intents = []
     for stat in storage.list(layout.PENDING):
         if stat.key.endswith(".json") and stat.key.count("/") == 1:
@@ -184,6 +188,10 @@ def list_intents(storage: Storage) -> list[Intent]:
                 intents.append(read_intent(storage, stat.key))
             except KeyMissingError:
                 continue
+            except (CorruptRecordError, FormatError) as error:
+                if on_unreadable is None:
+                    raise
+                on_unreadable(error)
     return intents
 
 

@@ -7,10 +7,12 @@ anybody sees; its number is taken away if it may still be alive somewhere, and i
 from __future__ import annotations
 
 import uuid
+import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
-from mltraq_ds.errors import KeyExistsError, KeyMissingError
+from mltraq_ds.errors import KeyExistsError, KeyMissingError, LeftoversWarning, MltraqDSError
 from mltraq_ds.objects import Objects
 from mltraq_ds.orm.index import Index
 from mltraq_ds.storage.base import Storage
@@ -20,14 +22,25 @@ from mltraq_ds.store.intents import Intent
 from mltraq_ds.store.retire import remove_files, remove_moved, retire
 from mltraq_ds.store.rows import stored_rows
 
-__all__ = ["finish", "recover", "update_index"]
+__all__ = ["finish", "recover", "update_index", "warn_unreadable"]
 
 
-def recover(objects: Objects, index: Index | None) -> list[Intent]:
+def recover(
+    objects: Objects, index: Index | None, on_unreadable: Callable[[MltraqDSError], None] | None = None
+) -> list[Intent]:
     """Finish the work of all writers that died.
 
     Safe to run by many at once, and beside living writers: every step may be repeated, and a writer that was taken for
     dead by mistake cannot commit any more.
+
+    Parameters
+    ----------
+    objects : Objects
+        Of the store.
+    index : Index or None
+        The SQL side.
+    on_unreadable : callable, optional
+        Given the error of each intent that cannot be read, which is left as it is; without it the first one is raised.
 
     Returns
     -------
@@ -35,13 +48,20 @@ def recover(objects: Objects, index: Index | None) -> list[Intent]:
         Those that were finished.
     """
     storage = objects.storage
-    finished = [intent for intent in intents.list_intents(storage) if not intents.is_alive(storage, intent)]
+    finished = [
+        intent for intent in intents.list_intents(storage, on_unreadable) if not intents.is_alive(storage, intent)
+    ]
     for intent in finished:
         finish(objects, index, intent)
     for name in storage.folders(layout.PENDING):
         if name.startswith("deleted-"):
             remove_moved(storage, f"{layout.PENDING}/{name}")
     return finished
+
+
+def warn_unreadable(error: MltraqDSError) -> None:
+    """Warn of a damaged intent: it must not keep everybody out; sweep, which could remove what it protects, stops."""
+    warnings.warn(f"The work of a writer was left as it is: {error}", LeftoversWarning, stacklevel=6)
 
 
 def finish(objects: Objects, index: Index | None, intent: Intent) -> None:

@@ -216,3 +216,15 @@ def test_a_blob_does_not_reach_out_of_the_store(session, tmp_path):
     rewrite_record(folder, lambda lines: lines[1]["fields"].update(value={"$ref": reference, "kind": "value"}))
     with pytest.raises(InvalidNameError, match="symbolic link"):
         _ = session.load_experiment("e").runs.first().fields.value
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b'{"format": "mltraq_ds/intent", "version": 99}'])
+def test_a_damaged_intent_does_not_keep_everybody_out(session, tmp_path, content):
+    """Sessions say that they left the work of a writer as it is, and go on; the note stays for whoever looks at it."""
+    path = tmp_path / "store" / "_pending" / "damaged.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    other = create_session(url=f"sqlite:///{tmp_path}/index.db", store=tmp_path / "store")
+    with pytest.warns(MltraqDSWarning, match="left as it is"):
+        assert other.load_experiment("e").runs.first().fields.ds.a[-1] == 4999
+    assert path.read_bytes() == content

@@ -299,3 +299,15 @@ def test_a_forked_child_persists_on_its_own(session):
         "child": 2,
         "parent": 3,
     }
+
+
+def test_a_copy_leaves_the_original_its_own_blobs(session):
+    """DataStores nested in a copy are others, so deleting the copy takes nothing from the original."""
+    inner = DataStore(a=np.arange(9000))
+    made = persisted(session, ds=DataStore(inner=inner), listed=[{"x": (DataStore(b=np.arange(9000)),)}], same=inner)
+    fields = made.runs.first().fields
+    urls = fields.ds.inner.to_url(), fields.listed[0]["x"][0].to_url(), fields.same.to_url()
+    copy = made.copy_to("copy")
+    assert (fields.ds.inner.to_url(), fields.listed[0]["x"][0].to_url(), fields.same.to_url()) == urls
+    copy.delete()
+    assert fields.ds.inner.a[-1] == fields.listed[0]["x"][0].b[-1] == fields.same.a[-1] == 8999
