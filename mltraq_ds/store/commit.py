@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mltraq_ds import ids
-from mltraq_ds.errors import ConflictError, DanglingReferenceError, ExperimentExistsError, KeyMissingError
+from mltraq_ds.errors import ConflictError, ExperimentExistsError, KeyMissingError
 from mltraq_ds.ids import fresh_uuid
 from mltraq_ds.objects import Objects
 from mltraq_ds.orm.index import Index
@@ -27,7 +27,7 @@ from mltraq_ds.store.planned import PlannedBlob
 from mltraq_ds.store.reading import Watch
 from mltraq_ds.store.records import ExperimentContent
 from mltraq_ds.store.rows import index_rows
-from mltraq_ds.store.validation import NOTHING, lost, validate
+from mltraq_ds.store.validation import NOTHING, check_kept, lost, validate
 
 __all__ = ["SEAMS", "Committed", "Persist"]
 
@@ -45,8 +45,6 @@ SEAMS = (
     "retire",
     "done",
 )
-
-_LIST_FROM = 16  # kept blobs; below that a look at each is cheaper than a listing
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +156,8 @@ class Persist:
             self.on_seam("records")
             record = self._write_records()
             self.storage.flush(self.written)
-            self._check_kept()
+            kept = {blob.key: blob.size for blob in self.plan.references() if blob.key not in self.written}
+            check_kept(self.storage, self.folder, kept, self.label)
             return self._commit(intent, record)
         except KeyMissingError as error:
             raise lost(self.content, "it was deleted meanwhile", is_deleted=True) from error
@@ -207,23 +206,6 @@ class Persist:
         self.written.append(key)
         self.storage.put(key, [text], size=len(text), flush=False)
         return Reference(key, len(text), f"sha256:{hashlib.sha256(text).hexdigest()}")
-
-    def _check_kept(self) -> None:
-        kept = {
-            reference.key: reference.size for reference in self.plan.references() if reference.key not in self.written
-        }
-        there: dict[str, int] = {}
-        if len(kept) > _LIST_FROM:
-            there = {stat.key: stat.size for stat in self.storage.list(self.folder)}
-        for key, size in sorted(kept.items()):
-            if len(kept) <= _LIST_FROM and self.storage.exists(key):
-                there[key] = self.storage.stat(key).size
-            if there.get(key) != size:
-                found = f"has {there[key]} bytes, not {size}" if key in there else "is gone"
-                raise DanglingReferenceError(
-                    f"The {self.label} cannot be persisted because blob {key}, which it keeps from generation "
-                    f"{self.parent.number if self.parent else 0}, {found}. Restore it from a copy, or remove the value."
-                )
 
     def _commit(self, intent: Intent, record: Reference) -> Generation:
         generation = Generation(

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mltraq_ds.errors import ConcurrentPersistError, ExperimentExistsError, UsageError
+from mltraq_ds.errors import ConcurrentPersistError, DanglingReferenceError, ExperimentExistsError, UsageError
 from mltraq_ds.objects import Objects
 from mltraq_ds.orm.index import Index
+from mltraq_ds.storage import Storage
 from mltraq_ds.store import generations, layout, records
 from mltraq_ds.store.generations import Generation, Ident
 from mltraq_ds.store.plan import Plan
 from mltraq_ds.store.records import ExperimentContent
 from mltraq_ds.store.rows import index_rows
 
-__all__ = ["NOTHING", "Valid", "lost", "validate"]
+__all__ = ["NOTHING", "Valid", "check_kept", "lost", "validate"]
 
 NOTHING: Ident = (0, "")
+
+_LIST_FROM = 16  # kept blobs; below that a look at each is cheaper than a listing
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,39 @@ def lost(content: ExperimentContent, reason: str, *, is_deleted: bool = False) -
         f"Experiment {content.name!r} (id {content.id_experiment}) was not persisted because {reason}. What is there "
         f"stands. Use {remedy}."
     )
+
+
+def check_kept(storage: Storage, folder: str, kept: Mapping[str, int], label: str) -> None:
+    """Look whether the blobs that a new version keeps from its parent are there, whole.
+
+    Parameters
+    ----------
+    storage : Storage
+        Of the store.
+    folder : str
+        Of the experiment.
+    kept : mapping
+        Keys and sizes (bytes).
+    label : str
+        Of the experiment, for the message.
+
+    Raises
+    ------
+    DanglingReferenceError
+        If one is gone or has another size.
+    """
+    there: dict[str, int] = {}
+    if len(kept) > _LIST_FROM:
+        there = {stat.key: stat.size for stat in storage.list(folder)}
+    for key, size in sorted(kept.items()):
+        if len(kept) <= _LIST_FROM and storage.exists(key):
+            there[key] = storage.stat(key).size
+        if there.get(key) != size:
+            found = f"has {there[key]} bytes, not {size}" if key in there else "is gone"
+            raise DanglingReferenceError(
+                f"The {label} cannot be persisted because blob {key}, which it keeps from the version before, {found}. "
+                "Restore it from a copy, or remove the value."
+            )
 
 
 def _parent(seen: Generation | None, content: ExperimentContent, base: Ident, if_exists: str) -> Generation | None:

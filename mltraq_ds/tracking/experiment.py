@@ -17,7 +17,7 @@ from mltraq_ds.store.generations import Generation, Ident
 from mltraq_ds.store.layout import now_text
 from mltraq_ds.store.records import ExperimentContent, check_content
 from mltraq_ds.tracking.execution import execute_runs
-from mltraq_ds.tracking.run import Run, Runs, Step, as_steps, new_run
+from mltraq_ds.tracking.run import Run, Runs, Step, as_steps, copy_run, new_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -248,7 +248,7 @@ class Experiment:
         copy = target.create_experiment(self.name if name is None else name)
         memo: dict[int, Any] = {}
         copy.fields = copied(self.fields, memo)
-        copy.runs = Runs([_copy_run(run, copy.id_experiment, memo) for run in self.runs.values()])
+        copy.runs = Runs([copy_run(run, copy.id_experiment, memo) for run in self.runs.values()])
         return copy.persist(if_exists=if_exists)
 
     def df(self) -> pd.DataFrame:
@@ -263,7 +263,7 @@ class Experiment:
         merged.generation, merged._writer = self.generation, self._writer
         for run in other.runs.values():
             if run.id_run not in merged.runs:
-                merged.runs[run.id_run] = _copy_run(run, self.id_experiment, {})
+                merged.runs[run.id_run] = copy_run(run, self.id_experiment, {})
         return merged
 
     def stand_on(self, generation: Generation) -> None:
@@ -295,11 +295,3 @@ class Experiment:
         experiment.created = content.created or experiment.created
         experiment.stand_on(generation)
         return experiment
-
-
-def _copy_run(run: Run, id_experiment: str, memo: dict[int, Any]) -> Run:
-    parts = [copied(part, memo) for part in (run.params, run.config, run.fields)]
-    copy = Run(run.id_run, id_experiment, *parts)
-    copy.vars = run.vars
-    copy.exception, copy.status, copy.started, copy.finished = run.exception, run.status, run.started, run.finished
-    return copy

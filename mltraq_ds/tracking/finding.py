@@ -5,13 +5,15 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
-from mltraq_ds.errors import AmbiguousNameError, ExperimentNotFoundError
+from mltraq_ds.errors import AmbiguousNameError, ExperimentNotFoundError, UnknownStoreError
 from mltraq_ds.orm.index import Index
+from mltraq_ds.storage import Storage
+from mltraq_ds.store import layout
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["find", "listed"]
+__all__ = ["find", "is_known", "listed"]
 
 
 def find(index: Index | None, name: str, store_url: str, database_url: str) -> tuple[str, int]:
@@ -52,7 +54,30 @@ def find(index: Index | None, name: str, store_url: str, database_url: str) -> t
             f"No experiment is named {name!r}, but one has this id. Use load_experiment(id_experiment=…)."
         )
     raise ExperimentNotFoundError(
-        f"No experiment is named {name!r} in {database_url}.{_nearest(index, name)} Use ls() to see all."
+        f"No experiment is named {name!r} in {database_url}.{_nearest(index, name)} Use ls() or 'mltraq-ds ls' to see all."
+    )
+
+
+def is_known(index: Index | None, storage: Storage, database_url: str) -> bool:
+    """Tell whether queries of a store may be answered; False if it is empty and nothing is known of it.
+
+    Raises
+    ------
+    UnknownStoreError
+        If the store has experiments and the index does not know it.
+    """
+    if index is not None and index.knows_store():
+        return True
+    if not layout.has_experiments(storage):
+        return False
+    if index is None:
+        raise UnknownStoreError(
+            f"The store {storage.url} has experiments but no {layout.STORE}, so nobody knows which store it is. Restore "
+            "that file from a copy, or use session.rebuild_index() to give the store a new id."
+        )
+    raise UnknownStoreError(
+        f"The database {database_url} does not know the store {storage.url} (id {index.store_id}), which is not empty. "
+        "Use session.rebuild_index() to read it in; loading by id works without."
     )
 
 

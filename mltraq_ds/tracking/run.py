@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mltraq_ds import ids
 from mltraq_ds.bunch import Bunch
 from mltraq_ds.errors import RunError, UsageError
-from mltraq_ds.lazy import LazyBunch, Placeholder, unread_text
+from mltraq_ds.lazy import LazyBunch, Placeholder, copied, unread_text
 from mltraq_ds.place import CURRENT, Place, Unreachable
 from mltraq_ds.store.layout import now_text
 from mltraq_ds.store.records import RunContent
@@ -235,3 +235,12 @@ class Runs(dict[str, Run]):
 def new_run(new_uuid: Callable[[], uuid.UUID], taken: Mapping[str, Run], **parts: Any) -> Run:
     """Return a run with an id that no other run of the experiment has."""
     return Run(str(ids.fresh_uuid(new_uuid, lambda candidate: str(candidate) in taken)), **parts)
+
+
+def copy_run(run: Run, id_experiment: str, memo: dict[int, Any]) -> Run:
+    """Return a run of another experiment with the same values, and DataStores of its own."""
+    parts = [copied(part, memo) for part in (run.params, run.config, run.fields)]
+    copy = Run(run.id_run, id_experiment, *parts)
+    copy.vars = run.vars
+    copy.exception, copy.status, copy.started, copy.finished = run.exception, run.status, run.started, run.finished
+    return copy

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mltraq_ds import ids
-from mltraq_ds.errors import UnknownStoreError, UsageError
+from mltraq_ds.errors import UsageError
 from mltraq_ds.objects import Objects
 from mltraq_ds.orm.database import Database
 from mltraq_ds.orm.index import Index
@@ -23,7 +23,7 @@ from mltraq_ds.store.deletion import delete
 from mltraq_ds.store.recovery import recover, warn_unreadable
 from mltraq_ds.tracking.bound_io import BoundIO
 from mltraq_ds.tracking.experiment import Experiment
-from mltraq_ds.tracking.finding import find, listed
+from mltraq_ds.tracking.finding import find, is_known, listed
 from mltraq_ds.tracking.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -143,21 +143,8 @@ class Session(Upkeep):
             If the store has experiments and the index does not know it.
         """
         index = self._open_index()
-        if index is None and layout.has_experiments(self.storage):
-            raise UnknownStoreError(
-                f"The store {self.storage.url} has experiments but no {layout.STORE}, so nobody knows which store it "
-                "is. "
-                "Restore that file from a copy, or use session.rebuild_index() to give the store a new id."
-            )
-        if index is None or self._is_known:
-            return index
-        self._is_known = index.knows_store()
-        if not self._is_known and layout.has_experiments(self.storage):
-            raise UnknownStoreError(
-                f"The database {self.database.url} does not know the store {self.storage.url} (id {index.store_id}), "
-                "which "
-                "is not empty. Use session.rebuild_index() to read it in; loading by id works without."
-            )
+        if not self._is_known:
+            self._is_known = is_known(index, self.storage, self.database.url)
         return index
 
     def create_experiment(self, name: str | None = None, **fields: Any) -> Experiment:

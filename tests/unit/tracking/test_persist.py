@@ -379,7 +379,7 @@ def test_a_missing_or_damaged_blob_hurts_only_itself(session, tmp_path):
         _ = again.gone.a
     with pytest.raises(CorruptBlobError, match=r"w\.npy"):
         _ = again.bad.w
-    with pytest.raises(DanglingReferenceError, match="keeps from generation 1"):
+    with pytest.raises(DanglingReferenceError, match="keeps from the version before, is gone"):
         experiment.reload().persist("update")
 
 
