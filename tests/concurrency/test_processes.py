@@ -119,10 +119,10 @@ def replace_until(root: Path, deadline: float, first: int, mode: str) -> None:
             else:
                 fill(session.load_experiment(SUBJECT), version).persist(if_exists="update")
             told["persisted"] += 1
-            print("version", version, flush=True)
+            children.tell("version", version)
         except (*LOST_RACES, ExperimentNotFoundError, StaleReferenceError) as error:
             told[type(error).__name__] += 1
-    print(dict(told), flush=True)
+    children.tell(dict(told))
     assert told["persisted"]
 
 
@@ -136,7 +136,7 @@ def read_until(root: Path, deadline: float) -> None:
             told["read"] += 1
         except (StaleReferenceError, ExperimentNotFoundError) as error:
             told[type(error).__name__] += 1
-    print(dict(told), flush=True)
+    children.tell(dict(told))
     assert told["read"]
 
 
@@ -169,7 +169,7 @@ def die_at_once(root: Path, who: int) -> None:
         with experiment.run() as run:
             run.fields.ds = DataStore(array=np.full(5000, number))
         experiment.persist()
-        print("told", experiment.name, number, flush=True)
+        children.tell("told", experiment.name, number)
 
 
 def test_processes_that_are_killed_beside_one_that_works(tmp_path):

@@ -37,7 +37,7 @@ def replace_for_ever(root: Path, version: int, n_bytes: int, mode: str) -> None:
             experiment.runs.first().fields.ds.array = array
         experiment.fields.version = version
         experiment.persist(if_exists=mode)
-        print("done", version, flush=True)
+        children.tell("done", version)
 
 
 def kills(tmp_path: Path, count: int, n_bytes: int, mode: str) -> None:
@@ -103,7 +103,7 @@ def delete_all(root: Path) -> None:
     session = Scene(root).session()
     for number in itertools.count():
         session.delete_experiment(f"many-{number}")
-        print("done", number, flush=True)
+        children.tell("done", number)
 
 
 def test_random_kills_of_deletes(tmp_path):
