@@ -58,12 +58,13 @@ def make_engine(url: URL, *, echo: bool, timeout_s: float, durability: str) -> E
 def _make_sqlite(url: URL, *, echo: bool, timeout_s: float, durability: str) -> Engine:
     # Isolation level None: the driver starts no transactions of its own, see `_begin`.
     arguments: dict[str, Any] = {"timeout": timeout_s, "isolation_level": None, "check_same_thread": False}
+    # Parameters are hidden everywhere: an error or a log line must not print the values of a run.
     if is_in_memory(url):
-        engine = sa.create_engine(url, echo=echo, poolclass=StaticPool, connect_args=arguments)
+        engine = sa.create_engine(url, echo=echo, hide_parameters=True, poolclass=StaticPool, connect_args=arguments)
     else:
         _refuse_network_folder(url)
         engine = sa.create_engine(
-            url, echo=echo, poolclass=sa.QueuePool, pool_timeout=timeout_s, connect_args=arguments
+            url, echo=echo, hide_parameters=True, poolclass=sa.QueuePool, pool_timeout=timeout_s, connect_args=arguments
         )
     # OFF keeps the promise of "relaxed": no fsync at all.
     synchronous = "FULL" if durability == "full" else "OFF"
@@ -135,7 +136,9 @@ def _make_server(url: URL, *, echo: bool, timeout_s: float) -> Engine:
     elif url.get_backend_name() in ("mysql", "mariadb"):
         arguments = {"connect_timeout": max(2, round(min(timeout_s, _CONNECT_TIMEOUT_S)))}
     arguments = {key: value for key, value in arguments.items() if key not in url.query}
-    engine = sa.create_engine(url, echo=echo, pool_pre_ping=True, pool_timeout=timeout_s, connect_args=arguments)
+    engine = sa.create_engine(
+        url, echo=echo, hide_parameters=True, pool_pre_ping=True, pool_timeout=timeout_s, connect_args=arguments
+    )
     if url.get_backend_name() == "postgresql":
 
         def set_up(connection: Any, _: ConnectionPoolEntry) -> None:

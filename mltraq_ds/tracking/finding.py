@@ -54,7 +54,8 @@ def find(index: Index | None, name: str, store_url: str, database_url: str) -> t
             f"No experiment is named {name!r}, but one has this id. Use load_experiment(id_experiment=…)."
         )
     raise ExperimentNotFoundError(
-        f"No experiment is named {name!r} in {database_url}.{_nearest(index, name)} Use ls() or 'mltraq-ds ls' to see all."
+        f"No experiment is named {name!r} in {database_url}.{_nearest(index, name)} Use ls() or 'mltraq-ds ls' to "
+        "see all."
     )
 
 
@@ -72,7 +73,8 @@ def is_known(index: Index | None, storage: Storage, database_url: str) -> bool:
         return False
     if index is None:
         raise UnknownStoreError(
-            f"The store {storage.url} has experiments but no {layout.STORE}, so nobody knows which store it is. Restore "
+            f"The store {storage.url} has experiments but no {layout.STORE}, so nobody knows which store it is. "
+            "Restore "
             "that file from a copy, or use session.rebuild_index() to give the store a new id."
         )
     raise UnknownStoreError(

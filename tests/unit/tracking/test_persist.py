@@ -24,6 +24,7 @@ from mltraq_ds.errors import (
     UnknownStoreError,
     UnsupportedTypeError,
     UsageError,
+    ValueChangedError,
 )
 
 FIXED = {"_meta.json"}
@@ -587,9 +588,11 @@ def test_messages_lead_on(session, tmp_path):
     experiment = make(session, ds=DataStore(a=1)).persist()
     with pytest.raises(ExperimentNotFoundError, match="one has this id.*id_experiment="):
         session.load_experiment(experiment.id_experiment)
+    (tmp_path / "nope.pt").touch()
     missing = make(session, "missing", ds=DataStore(model=File(tmp_path / "nope.pt")))
+    (tmp_path / "nope.pt").unlink()
     with pytest.raises(
-        OSError, match=r"run .*fields\.ds\['model'\] cannot be persisted because .*nope\.pt.*Check the path"
+        ValueChangedError, match=r"[Rr]un .*fields\.ds\['model'\] cannot be persisted.*nope\.pt.*it is gone.*Make File"
     ):
         missing.persist()
     other = experiment.reload()
