@@ -14,8 +14,17 @@ from typing import Any
 from mltraq_ds import codecs
 from mltraq_ds.blob import StoredEntry, StoredMember
 from mltraq_ds.codecs.base import Encoded, Member
+from mltraq_ds.codecs.directory import is_at_path
 from mltraq_ds.datastore import DataStore, Origin, Unread
-from mltraq_ds.errors import DamageError, MltraqDSError, StorageError, TooDeepError, UnsupportedTypeError, UsageError
+from mltraq_ds.errors import (
+    DamageError,
+    MltraqDSError,
+    StorageError,
+    TooDeepError,
+    UnsupportedTypeError,
+    UsageError,
+    ValueChangedError,
+)
 from mltraq_ds.lazy import LazyBunch, Placeholder
 from mltraq_ds.objects import VALUE_KEY, Objects
 from mltraq_ds.reference import Reference
@@ -75,7 +84,12 @@ class Plan:
                 )
         if is_native(kept):
             return kept  # ten thousand plain numbers need no walk in Python
-        return {name: self._add_value(name, value, where) for name, value in kept.items()}
+        tagged = {name: self._add_value(name, value, where) for name, value in kept.items()}
+        if isinstance(values, LazyBunch):
+            for name, value in kept.items():
+                if is_at_path(value):
+                    tagged[name].at_paths.append((values, name, value))
+        return tagged
 
     def _add_value(self, name: str, value: Any, where: str) -> Any:
         if isinstance(value, DataStore):
@@ -89,7 +103,7 @@ class Plan:
             value = value.load()  # a record refers only to blobs of its own experiment
         try:
             return tag(value)
-        except NotInline:
+        except (NotInline, ValueChangedError):  # of the latter the message below says where it is
             entries: Entries = {VALUE_KEY: self._encode(VALUE_KEY, value, f"{where}.{name}", name)}
             planned = PlannedBlob(name, "value", entries=entries, type_name=type(value).__name__)
             self._set_nested(planned, entries)
@@ -131,10 +145,10 @@ class Plan:
             planned = PlannedBlob(name, "datastore", reference=kept.reference, source=datastore)
             planned.nested = list(kept.closure())
             return planned
-        entries = {
-            key: self._entry(key, kept_value, f"{where}[{key!r}]", name) for key, kept_value in datastore._peek_items()
-        }
+        items = dict(datastore._peek_items())
+        entries = {key: self._entry(key, value, f"{where}[{key!r}]", name) for key, value in items.items()}
         planned = PlannedBlob(name, "datastore", entries=entries, source=datastore)
+        planned.at_paths = [(datastore, key, value) for key, value in items.items() if is_at_path(value)]
         if kept is not None and self._is_same(datastore, entries, kept):
             planned.entries, planned.reference = None, kept.reference
         self._set_nested(planned, entries)
@@ -152,7 +166,7 @@ class Plan:
     def _encode(self, key: str, value: Any, where: str, name: str) -> Encoded:
         try:
             encoded = codecs.encode(value, name=key, is_nested=_is_datastore)
-        except (UnsupportedTypeError, TooDeepError) as error:
+        except (UnsupportedTypeError, TooDeepError, ValueChangedError) as error:
             raise type(error)(f"{where[:1].upper()}{where[1:]} cannot be persisted. {error}") from error
         except MltraqDSError:
             raise

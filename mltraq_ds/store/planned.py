@@ -8,8 +8,8 @@ from typing import Any
 
 from mltraq_ds.blob import StoredEntry
 from mltraq_ds.codecs.base import Encoded
-from mltraq_ds.datastore import DataStore, Origin
-from mltraq_ds.lazy import Placeholder
+from mltraq_ds.datastore import DataStore, Origin, Unread
+from mltraq_ds.lazy import LazyBunch, Placeholder
 from mltraq_ds.objects import VALUE_KEY, Objects
 from mltraq_ds.reference import Reference
 from mltraq_ds.store.tagged import is_json_text
@@ -69,6 +69,8 @@ class PlannedBlob:
         The DataStores directly inside, by identity.
     nested : list
         The DataStores inside, at any depth.
+    at_paths : list
+        Files and folders at a path, with bunch and key; once stored, the bunch reads them from this blob.
     """
 
     field_name: str
@@ -80,6 +82,7 @@ class PlannedBlob:
     is_nested: bool = False
     inner: dict[int, PlannedBlob] = field(default_factory=dict)
     nested: list[Reference | PlannedBlob] = field(default_factory=list)
+    at_paths: list[tuple[LazyBunch, str, object]] = field(default_factory=list)
 
     def nested_reference(self, datastore: object) -> Reference:
         """Return where a DataStore inside was written."""
@@ -108,9 +111,18 @@ class PlannedBlob:
         )
 
     def rebind(self, objects: Objects) -> None:
-        """Tell the DataStore where it is now."""
-        if self.source is not None and self.reference is not None:
+        """Tell the DataStore where it is now, and let go of the paths that its files and folders came from."""
+        if self.reference is None:
+            return
+        if self.at_paths:
+            self._let_go(Origin(objects, self.reference, nested=self.nested_references))
+        if self.source is not None:
             self.source.rebind(Origin(objects, self.reference, list(self.source), self.nested_references))
+
+    def _let_go(self, origin: Origin) -> None:
+        for bunch, key, value in self.at_paths:
+            if dict.get(bunch, key) is value:  # else another thread has put something there meanwhile
+                bunch._place(key, UnreadValue(origin, self.type_name) if self.source is None else Unread(origin, key))
 
     def to_plain(self) -> dict[str, Any]:
         """Return what the index shows in its place."""
