@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mltraq_ds.cli import demo, experiments, settings
+from mltraq_ds.cli import demo, experiments, settings, upkeep
 from mltraq_ds.cli.group import Group
 
 __all__ = ["app"]
@@ -28,6 +28,10 @@ def common(
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Set any option; may be given several times.")
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    is_version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=settings.print_version),
+    ] = False,
 ) -> None:
     """Crash-safe data store for experiments."""
     ctx.with_resource(settings.from_command_line(database, store, option or []))
@@ -37,5 +41,8 @@ app.command()(demo.demo)
 app.command()(experiments.ls)
 app.command()(experiments.show)
 app.command()(experiments.delete)
+app.command()(upkeep.check)
+app.command()(upkeep.sweep)
+app.command()(upkeep.rebuild_index)
 app.command("options")(settings.list_options)
 app.command()(settings.version)

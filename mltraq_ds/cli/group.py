@@ -18,7 +18,7 @@ from mltraq_ds.errors import MissingExtraError, MltraqDSError, MltraqDSWarning, 
 __all__ = ["Group"]
 
 _WITH_VALUE = ("--database", "--store", "--option")
-_FLAGS = ("--debug",)
+_FLAGS = ("--debug", "--version")
 
 
 class Group(TyperGroup):

@@ -14,7 +14,7 @@ from mltraq_ds.errors import UsageError
 from mltraq_ds.option_table import OPTIONS, shown, unknown
 from mltraq_ds.settings import options, resolve
 
-__all__ = ["from_command_line", "list_options", "version"]
+__all__ = ["from_command_line", "list_options", "print_version", "version"]
 
 _WORDS = {"true": True, "false": False, "none": None}
 
@@ -63,3 +63,10 @@ def list_options() -> None:
 def version() -> None:
     """Print the version of the library."""
     typer.echo(f"mltraq-ds {__version__}")
+
+
+def print_version(is_wanted: bool) -> None:
+    """Print the version and stop, if it is asked for instead of a command."""
+    if is_wanted:
+        version()
+        raise typer.Exit

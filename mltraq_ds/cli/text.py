@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import typer
 
 from mltraq_ds.option_table import redact
 
-__all__ = ["cell", "one_line", "print_table", "printable", "size_text"]
+__all__ = ["cell", "one_line", "print_table", "printable", "size_text", "utc_text"]
 
 #: Longest text in a cell (characters).
 MAX_CELL = 48
@@ -50,6 +51,24 @@ def size_text(size_bytes: int) -> str:
         if size < 999.95:
             return f"{size:.1f} {unit}"
     return f"{size / 1000:,.1f} TB"
+
+
+def utc_text(time: str | datetime) -> str:
+    """Return a time for people, in UTC; a text that is no time is returned as it is.
+
+    Examples
+    --------
+    >>> utc_text("2026-03-04T05:06:07.891011+01:00"), utc_text("at noon")
+    ('2026-03-04 04:06:07', 'at noon')
+    """
+    if isinstance(time, str):
+        try:
+            time = datetime.fromisoformat(time)
+        except ValueError:
+            return printable(str(time))
+    if time.tzinfo is None:
+        time = time.replace(tzinfo=UTC)
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def cell(value: Any) -> str:

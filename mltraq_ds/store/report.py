@@ -153,10 +153,13 @@ class SweepReport(_Listed):
         URL of the store.
     dry_run : bool
         Whether nothing was removed.
+    young : int
+        How many files of experiments stay only because they are younger than the grace.
     """
 
     store: str = ""
     dry_run: bool = True
+    young: int = 0
 
     def __str__(self) -> str:
         verb = "would be removed" if self.dry_run else "were removed"

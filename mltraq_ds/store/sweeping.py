@@ -76,7 +76,7 @@ def sweep(objects: Objects, index: Index | None, dry_run: bool = True, grace_s: 
     with nullcontext() if dry_run else Lease(storage) as lease:
         run = _Sweep(objects, index, report, lease, dry_run=dry_run, grace_s=grace_s)
         run.sweep()
-    return SweepReport(**report.parts(), store=storage.url, dry_run=dry_run)
+    return SweepReport(**report.parts(), store=storage.url, dry_run=dry_run, young=run.n_young)
 
 
 class _Sweep:
@@ -94,6 +94,7 @@ class _Sweep:
         self.storage: Storage = objects.storage
         self.dry_run, self.grace_s = dry_run, grace_s
         self.before = 0.0
+        self.n_young = 0
 
     def sweep(self) -> None:
         for intent in self._recover():
@@ -191,6 +192,7 @@ class _Sweep:
 
     def _note(self, plan: Plan) -> None:
         size = sum(stat.size for stat in plan.young)
+        self.n_young += len(plan.young)
         if plan.young:
             self.report.note(
                 "young", plan.folder.name, size_bytes=size, detail=f"{len(plan.young)} files are too young."

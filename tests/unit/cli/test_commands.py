@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import typer
 
-from mltraq_ds import __version__, create_session
+from mltraq_ds import Run, __version__, create_session
 from mltraq_ds.cli import experiments, main
 from mltraq_ds.cli.app import app
 from mltraq_ds.option_table import OPTIONS
@@ -20,6 +20,14 @@ COMMANDS = typer.main.get_command(app).commands
 def test_version(command):
     """`version` prints the version."""
     assert command("version").stdout == f"mltraq-ds {__version__}\n"
+
+
+@pytest.mark.parametrize("args", [("--version",), ("ls", "--version")])
+def test_version_option(command, args, tmp_path):
+    """`--version` prints the same instead of running a command."""
+    result = command(*args)
+    assert (result.exit_code, result.stdout) == (0, f"mltraq-ds {__version__}\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_help_is_quick(process):
@@ -75,12 +83,27 @@ def test_ls(command, experiment):
     assert len(lines) == 2
 
 
-def test_ls_without_experiments(command, tmp_path):
+def test_ls_without_a_store(command, tmp_path):
     """`ls` on a store that does not exist says so, succeeds, and makes nothing."""
     result = command("ls")
     assert result.exit_code == 0
-    assert result.stdout == f"No experiments in {create_session().storage.url}.\n"
+    assert result.stdout == f"There is no store at {create_session().storage.url} yet.\n"
     assert json.loads(command("ls", "--json").stdout) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ls_without_experiments(command, experiment, session):
+    """`ls` on a store with nothing in it says so."""
+    experiment.delete()
+    assert command("ls").stdout == f"No experiments in {session.storage.url}.\n"
+
+
+@pytest.mark.parametrize("args", [("digits",), ("--id", "1234")])
+def test_show_without_a_store(command, args, tmp_path):
+    """`show` on a store that does not exist says so, fails, and makes nothing."""
+    result = command("show", *args)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: There is no store at {create_session().storage.url} yet.")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -130,6 +153,65 @@ def test_show_without_runs(command, session):
     """An experiment with nothing in it is shown with nothing below its head."""
     session.create_experiment("empty").persist()
     assert len(command("show", "empty").stdout.splitlines()) == 2
+
+
+def test_show_a_run_by_what_was_printed(command, experiment):
+    """`--run` takes the end of an id that `show` prints, and prints the whole id, which it takes too."""
+    lines = command("show", "digits").stdout.splitlines()
+    end = next(line.split()[0] for line in lines if "success" in line and "0.01" in line)
+    run = list(experiment.runs.values())[1]
+    for given in (end, run.id_run):
+        result = command("show", "digits", "--run", given)
+        assert result.exit_code == 0, result.output
+        assert result.stdout.startswith(f"Run {run.id_run} of experiment 'digits'\n")
+        assert re.search(r"^lr +0\.01$", result.stdout, re.MULTILINE)
+        assert result.stdout.count("ds.weights") == 1
+
+
+@pytest.mark.parametrize("given", ["", "nothing"])
+def test_show_a_run_that_is_not_clear(command, experiment, given):
+    """A run that is not there is refused."""
+    result = command("show", "digits", "--run", given)
+    assert result.exit_code == 2
+    assert "of the 3 runs of 'digits' none ends so" in result.stderr
+
+
+def test_show_runs_with_like_ends(command, session):
+    """Ids that end alike are printed as long as needed, an id that is the end of another is found, others are told."""
+    experiment = session.create_experiment("alike")
+    for id_run in ("a-12345678", "b-12345678", "12345678"):
+        experiment.runs[id_run] = Run(id_run, experiment.id_experiment, {"which": id_run})
+    experiment.persist()
+    lines = command("show", "alike").stdout.splitlines()
+    ends = [line.split()[0] for line in lines if "created" in line and "which" not in line][1:]
+    assert ends == ["a-12345678", "b-12345678", "12345678"]
+    for end in ends:
+        assert f"Run {end} of" in command("show", "alike", "--run", end).stdout
+    result = command("show", "alike", "--run", "345678")
+    assert result.exit_code == 2
+    assert "a-12345678; b-12345678; 12345678 ends so" in result.stderr
+
+
+def test_show_a_failed_run(command, session):
+    """A failed run is shown with its failure."""
+    experiment = session.create_experiment("failing").add_run()
+    with pytest.warns(UserWarning, match="failed"):
+        experiment.execute(_fail)
+    (run,) = experiment.persist().runs
+    text = command("show", "failing", "--run", run).stdout
+    assert re.search(r"^failed, started [-\d]+ [:\d]+ UTC, finished ", text, re.MULTILINE)
+    assert "ValueError: on purpose" in text
+
+
+def _fail(run):
+    raise ValueError("on purpose")
+
+
+def test_times_are_readable(command, experiment):
+    """Times are in UTC, to the second, without letters in between."""
+    (created,) = re.findall(r"created (.*?), 3 runs", command("show", "digits").stdout)
+    assert created == experiment.created[:19].replace("T", " ") + " UTC"
+    assert re.search(r"  \d{4}-\d\d-\d\d \d\d:\d\d:\d\d  ", command("ls").stdout)
 
 
 def test_show_loads_nothing(command, experiment, monkeypatch):
