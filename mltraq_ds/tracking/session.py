@@ -128,10 +128,10 @@ class Session(Upkeep):
             index = self._open_index()
             if index is None:
                 self.database.ping()  # a database that does not answer is refused before anything is made
-                is_empty = not layout.has_experiments(self.storage)
                 index = self._index = Index(self.database, layout.store_id(self.storage))
-                if is_empty:
-                    index.register_store(self.storage.url)
+            if not self._is_known and not index.knows_store() and not layout.has_experiments(self.storage):
+                index.register_store(self.storage.url)  # new, or its maker was killed before it came to this
+                self._is_known = True
             return index
 
     def _known_index(self) -> Index | None:

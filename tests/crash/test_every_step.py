@@ -230,7 +230,6 @@ def _fail_statements(template, tmp_path, monkeypatch, action, event):
     assert n > 5
 
 
-@pytest.mark.xfail(strict=True, reason="a store whose maker fails before it is registered stays unknown to the index")
 @pytest.mark.parametrize("fault", [*FAULTS, "killed"])
 def test_the_nth_operation_of_a_first_persist_in_a_new_store(tmp_path, monkeypatch, fault):
     """Whatever fails while a store is made, the next session can persist, list and load."""

@@ -43,8 +43,7 @@ def test_demo_tells_its_story(told):
     assert "18/18" in first.stderr
     assert "Warning" not in first.stderr + first.stdout
     assert "\x1b" not in first.stdout
-    seconds = float(re.search(r"Done in ([\d.]+) s", first.stdout)[1])
-    assert seconds < 20
+    assert re.search(r"Done in [\d.]+ s", first.stdout)
     assert max(len(line) for line in first.stdout.splitlines() if str(folder) not in line) <= demo.MAX_WIDTH
 
 
