@@ -6,7 +6,7 @@ second roll-forward and a rebuild may come in any order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 
@@ -172,7 +172,14 @@ class Index:
         with self.database.read() as connection:
             return queries.is_indexed(connection, self.store_id)
 
-    def rebuild(self, scanned: Iterable[Entry], *, url: str | None = None, replace_scope: str | None = None) -> Rebuilt:
+    def rebuild(
+        self,
+        scanned: Iterable[Entry],
+        *,
+        url: str | None = None,
+        replace_scope: str | None = None,
+        damaged: Container[str] = (),
+    ) -> Rebuilt:
         """Make the rows what the files say, in one short transaction; see `mltraq_ds.orm.rebuild.rebuild`.
 
         Parameters
@@ -185,8 +192,11 @@ class Index:
             URL of the store without secrets, for `register_store`; without it and on first sight it stays empty.
         replace_scope : str, optional
             Id of the only experiment whose rows are touched.
+        damaged : container of str
+            Folders of experiments that are there but cannot be read, filled during the scan: their rows stay, since
+            they may be all that is left of params and fields.
         """
-        return rebuild(self.database, self.store_id, scanned, url=url, replace_scope=replace_scope)
+        return rebuild(self.database, self.store_id, scanned, url=url, replace_scope=replace_scope, damaged=damaged)
 
     def lookup(self, name: str) -> list[IndexedExperiment]:
         """Return all experiments of a name, those of this store first; more than one makes the name ambiguous."""

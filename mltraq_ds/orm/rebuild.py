@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from mltraq_ds.ids import escape_name
 from mltraq_ds.orm import statements
 from mltraq_ds.orm.database import Database
 from mltraq_ds.orm.rows import BlobRow, ExperimentRow, RunRow, name_key
@@ -55,7 +56,13 @@ class Rebuilt:
 
 
 def rebuild(
-    database: Database, store_id: str, scanned: Iterable[Entry], *, url: str | None, replace_scope: str | None
+    database: Database,
+    store_id: str,
+    scanned: Iterable[Entry],
+    *,
+    url: str | None,
+    replace_scope: str | None,
+    damaged: Container[str] = (),
 ) -> Rebuilt:
     """Make the rows of a store, or of one experiment, what the files say; see `mltraq_ds.orm.index.Index.rebuild`.
 
@@ -69,7 +76,7 @@ def rebuild(
     started_at = datetime.now(UTC)
 
     def work(connection: Connection) -> Rebuilt:
-        done = _replace(connection, store_id, before, entries, replace_scope)
+        done = _replace(connection, store_id, before, entries, replace_scope, damaged)
         indexed_at = started_at if replace_scope is None else None
         statements.ensure_store(connection, store_id, url=url, indexed_at=indexed_at)
         return done
@@ -85,7 +92,12 @@ def _versions(connection: Connection, store_id: str, scope: str | None) -> dict[
 
 
 def _replace(
-    connection: Connection, store_id: str, before: dict[str, _Version], entries: list[Entry], scope: str | None
+    connection: Connection,
+    store_id: str,
+    before: dict[str, _Version],
+    entries: list[Entry],
+    scope: str | None,
+    damaged: Container[str],
 ) -> Rebuilt:
     if connection.dialect.name == "postgresql":
         # Writers wait, as they do in SQLite; readers do not.  A weaker mode lets a writer lock rows that we delete next
@@ -101,7 +113,11 @@ def _replace(
     written = [entry for entry in entries if is_ours(entry[0])]
     scanned = {entry[0].id_experiment for entry in entries}
     # Rows of deleted experiments are no experiments; they keep late writers out.
-    gone = [id_ for id_, row in now.items() if id_ not in scanned and row == before.get(id_) and row[1] == CURRENT]
+    gone = [
+        id_
+        for id_, row in now.items()
+        if id_ not in scanned and row == before.get(id_) and row[1] == CURRENT and escape_name(id_) not in damaged
+    ]
     drop = [{"of_store": store_id, "id": id_} for id_ in (*gone, *(e[0].id_experiment for e in written))]
     if drop:
         connection.execute(_DELETE, drop)

@@ -90,6 +90,15 @@ def meta_bytes(id_experiment: str, name: str, generation: int) -> bytes:
     return descriptors.to_bytes("folder", body)
 
 
+def names_generation(storage: Storage, folder: str) -> bool:
+    """Tell whether `_meta.json` says that there was a generation; a folder without that mark never had one."""
+    try:
+        body = descriptors.from_bytes(storage.read(meta_key(folder)), "folder", meta_key(folder))
+    except KeyMissingError:
+        return False
+    return bool(body.get("generation"))
+
+
 def is_managed(storage: Storage, segment: str) -> bool:
     """Tell whether a folder at the root is ours: reserved by its name or marked by `_meta.json`."""
     # Whatever the file system makes of capitals and wide letters.

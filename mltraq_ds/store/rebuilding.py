@@ -60,7 +60,7 @@ def rebuild_index(
     Returns
     -------
     RebuildReport
-        Counts, and what could not be read: such experiments have no rows afterwards.
+        Counts, and what could not be read: such experiments keep the rows that they have.
 
     Raises
     ------
@@ -68,20 +68,22 @@ def rebuild_index(
         If store or database do not answer.  No row was changed.
     """
     storage = objects.storage
-    seen, entries = Notebook(), list[tuple[int, int]]()
+    seen, entries, damaged = Notebook(), list[tuple[int, int]](), set[str]()
 
     def scan() -> Iterator[Entry]:
-        found = _living(storage, seen, id_experiment)
+        found = _living(storage, seen, id_experiment, damaged)
         results: Iterable[Read] = each(storage, partial(_read, storage), found)
         for generation, entry in (progress or without_progress)(results, len(found)):
             if isinstance(entry, Exception):
-                key = layout.generation_key(layout.folder_of(generation.id_experiment), generation.number)
+                folder = layout.folder_of(generation.id_experiment)
+                damaged.add(folder)
+                key = layout.generation_key(folder, generation.number)
                 seen.add("unreadable record", key, generation.id_experiment, detail=str(entry))
             elif entry is not None:
                 entries.append((len(entry[1]), len(entry[2])))
                 yield entry
 
-    done = index.rebuild(scan(), url=storage.url, replace_scope=id_experiment)
+    done = index.rebuild(scan(), url=storage.url, replace_scope=id_experiment, damaged=damaged)
     try:
         recover(objects, index)
     except _UNREADABLE as error:
@@ -98,12 +100,13 @@ def rebuild_index(
     )
 
 
-def _living(storage: Storage, seen: Notebook, id_experiment: str | None) -> list[Generation]:
-    """Return the current generations of all experiments that have not ended, or of the one."""
+def _living(storage: Storage, seen: Notebook, id_experiment: str | None, damaged: set[str]) -> list[Generation]:
+    """Return the current generations of all experiments that have not ended, or of the one; notes damaged folders."""
     current: list[Generation] = []
     folders = layout.experiment_folders(storage)
     for folder, found in each(storage, partial(_current, storage), folders):
         if isinstance(found, Exception):
+            damaged.add(folder)
             if id_experiment is None or folder == layout.folder_of(id_experiment):
                 seen.add("unreadable generation", f"{folder}/generations", detail=str(found))
         elif found is not None:
@@ -122,7 +125,12 @@ def _living(storage: Storage, seen: Notebook, id_experiment: str | None) -> list
 
 def _current(storage: Storage, folder: str) -> tuple[str, Generation | Exception | None]:
     try:
-        return folder, generations.current(storage, folder)
+        current = generations.current(storage, folder)
+        if current is None and layout.names_generation(storage, folder):
+            return folder, CorruptRecordError(
+                f"{folder}/generations is gone, and {folder}/{layout.META} says it was there."
+            )
+        return folder, current
     except _UNREADABLE as error:
         return folder, error
 

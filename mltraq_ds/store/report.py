@@ -22,7 +22,7 @@ REMEDIES = {
     "dead claim": "Use sweep(dry_run=False), which gives the name free.",
     "dead intent": "Open a session, or use sweep(): both finish the work of a writer that died.",
     "foreign file": "Move it out of the store; sweep leaves it alone.",
-    "index drift": "Use rebuild_index(): the files have everything.",
+    "index drift": "If the files are as they should be, use rebuild_index(); if files were lost, restore them first.",
     "leftover": _SWEEP,
     "orphan": _SWEEP,
     "store identity": "Use mltraq_ds.store.maintenance.renew_store_id() on the copy, then rebuild_index() there.",

@@ -641,3 +641,22 @@ def test_a_store_without_its_identity_is_not_empty(session, tmp_path):
         fresh.ls()
     fresh.rebuild_index()
     assert fresh.ls()["name"].tolist() == ["e"]
+
+
+def test_rebuilding_forgets_nothing_that_may_be_all_that_is_left(session, tmp_path):
+    """Experiments whose generations or records are damaged keep their rows; those that are gone lose them."""
+    import shutil
+
+    lost, cut, gone, fine = (make(session, name, x=1).persist() for name in ("lost", "cut", "gone", "fine"))
+    store = tmp_path / "store"
+    shutil.rmtree(store / lost.id_experiment / "generations")
+    record = next((store / cut.id_experiment / "runs").iterdir())
+    record.chmod(0o644)
+    record.write_bytes(record.read_bytes()[:-3])
+    shutil.rmtree(store / gone.id_experiment)
+    report = session.rebuild_index()
+    assert len(report) == 2
+    assert session.ls()["name"].tolist() == ["lost", "cut", "fine"]
+    assert session.query("select count(*) as n from mltraq_runs").n[0] == 3
+    assert "restore them first" in str(session.check())
+    assert fine.reload().runs
