@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, Literal, TypeAlias, cast
@@ -11,6 +10,7 @@ from mltraq_ds.blob.hashing import crc_of, sha_of
 from mltraq_ds.blob.index import Row, corrupt
 from mltraq_ds.errors import CorruptBlobError
 from mltraq_ds.storage.base import Source
+from mltraq_ds.storage.streams import stream_of
 
 __all__ = ["StoredMember", "Verify"]
 
@@ -86,7 +86,7 @@ class StoredMember:
         if not self._is_verified:
             self.verify(self._verify)
         if self.compression is None:
-            return io.BufferedReader(_Stream(self), 256 * 1024)
+            return stream_of(self.read_range, self.size)
         spool = SpooledTemporaryFile(max_size=_CHUNK)  # noqa: SIM115 — the caller closes it
         try:
             for piece in self._decompressed(self._raw()):
@@ -153,33 +153,3 @@ def _checksum(views: Iterable[memoryview], by: Verify) -> int | bytes | None:
     if by == "crc":
         return crc_of(views)
     return sha_of(views)
-
-
-class _Stream(io.RawIOBase):
-    """Sequential and random reading of an uncompressed member."""
-
-    def __init__(self, member: StoredMember) -> None:
-        self._member = member
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = (0, self._position, self._member.size)[whence]
-        if start + offset < 0:
-            raise ValueError(f"seek to {start + offset}: the position must not be negative")
-        self._position = start + offset
-        return self._position
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        size = max(0, min(len(buffer), self._member.size - self._position))
-        buffer[:size] = self._member.read_range(self._position, size)
-        self._position += size
-        return size
