@@ -24,7 +24,7 @@ def is_simple(dtype: np.dtype[Any]) -> bool:
         dtype.kind in "biufcmMSUV"
         and dtype.names is None
         and dtype.subdtype is None
-        and dtype.metadata is None
+        and not dtype.metadata  # numpy 1 leaves an empty one when a dtype is unpickled
         # bfloat16 of ml_dtypes says of itself "<V2", and would come back as that.  Not `isbuiltin`: it is 0 for a dtype
         # that was unpickled.
         and dtype.num < _BUILTIN_NUMBERS
@@ -42,7 +42,7 @@ def dtype_to_plain(dtype: np.dtype[Any]) -> Any:
     """
     if is_simple(dtype):
         return dtype.str
-    if dtype.metadata is not None:
+    if dtype.metadata:
         return {"dtype": dtype_to_plain(_without_metadata(dtype)), "metadata": dict(dtype.metadata)}
     if dtype.subdtype is not None:
         base, shape = dtype.subdtype
