@@ -72,7 +72,7 @@ def same(one, other):
     if isinstance(one, np.ndarray):
         return one.dtype.str == other.dtype.str and np.array_equal(one, other)
     if isinstance(one, pd.DataFrame):
-        # Written by pandas 3, whose `str` older versions read as the nearest that they have (see docs/reference/types.md).
+        # Written by pandas 3, whose `str` older versions read as the nearest that they have (docs: types).
         is_old = int(pd.__version__.split(".")[0]) < 3
         pd.testing.assert_frame_equal(
             one, other, check_dtype=not is_old, check_column_type="equiv" if not is_old else False
