@@ -48,7 +48,9 @@ def path_from(url: str) -> str:
     """
     if not scheme_of(url):
         if not url or "\0" in url or url.startswith("file:") or "://" in url:
-            raise UsageError(f"The place {public_url(url)!r} is refused because it is no path. Write 'folder' or 'file:///folder'.")
+            raise UsageError(
+                f"The place {public_url(url)!r} is refused because it is no path. Write 'folder' or 'file:///folder'."
+            )
         return os.path.abspath(os.path.expanduser(url))
     parts = urllib.parse.urlsplit(url)
     path = urllib.parse.unquote(parts.path)

@@ -34,7 +34,8 @@ def test_the_whole_way(session, postgresql_url, tmp_path):
     assert loaded.runs.first().fields.ds.a.sum() == 100
     assert np.isnan(loaded.runs.first().fields.loss)
     found = fresh.query(
-        "select id_run from mltraq_runs where (fields->>'score')::float > :low and fields->>'loss' = 'NaN'", {"low": 0.5}
+        "select id_run from mltraq_runs where (fields->>'score')::float > :low and fields->>'loss' = 'NaN'",
+        {"low": 0.5},
     )
     assert found.id_run.tolist() == [loaded.runs.first().id_run]
     loaded.runs.first().fields.ds.a[0] = 50
