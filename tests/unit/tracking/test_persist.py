@@ -660,3 +660,18 @@ def test_rebuilding_forgets_nothing_that_may_be_all_that_is_left(session, tmp_pa
     assert session.query("select count(*) as n from mltraq_runs").n[0] == 3
     assert "restore them first" in str(session.check())
     assert fine.reload().runs
+
+
+def test_a_storage_that_cannot_decide_is_refused(tmp_path):
+    """Where two writers could both believe to be first, nothing is persisted."""
+    from mltraq_ds.storage import LocalStorage
+
+    class Undecided(LocalStorage):
+        @property
+        def creates_if_absent(self):
+            return False
+
+    session = create_session(url=f"sqlite:///{tmp_path}/x.db", store=Undecided(tmp_path / "store"))
+    with pytest.raises(UsageError, match="does not decide which of two writers was first"):
+        make(session).persist()
+    assert session.io.write(b"x", "mine").read() == b"x"
