@@ -11,6 +11,7 @@ from typing import Any
 import msgpack
 from msgpack import ExtType
 
+from mltraq_ds.bunch import Bunch
 from mltraq_ds.codecs import ext
 from mltraq_ds.codecs.base import Member
 from mltraq_ds.codecs.census import LARGE_BYTES, Raw, Refused
@@ -79,6 +80,17 @@ def _unpack_ordered(packed: bytes, unpacking: Unpacking) -> OrderedDict[Any, Any
     return ordered
 
 
+def _pack_bunch(value: Bunch, packing: Packing) -> ExtType:
+    return ext.ext(ext.BUNCH, packing.pack_any(dict(value)))
+
+
+def _unpack_bunch(packed: bytes, unpacking: Unpacking) -> Bunch:
+    items = _unpack_dict(unpacking.unpack(packed))
+    if not all(type(name) is str for name in items):
+        raise ValueError("a key of a Bunch is not a string")
+    return Bunch(items)
+
+
 def _pack_default(value: defaultdict[Any, Any], packing: Packing) -> ExtType:
     name = _FACTORY_NAMES.get(value.default_factory)  # type: ignore[arg-type]  # a lookup of any callable
     if name is None:
@@ -130,6 +142,7 @@ PACKERS: dict[type, Packer] = {
     OrderedDict: _pack_ordered,
     defaultdict: _pack_default,
     deque: _pack_deque,
+    Bunch: _pack_bunch,
     Raw: _pack_raw,
     Refused: _refuse,
 }
@@ -140,6 +153,7 @@ UNPACKERS: dict[int, Unpacker] = {
     ext.ORDERED_DICT: _unpack_ordered,
     ext.DEFAULT_DICT: _unpack_default,
     ext.DEQUE: _unpack_deque,
+    ext.BUNCH: _unpack_bunch,
     ext.BYTEARRAY: lambda packed, unpacking: bytearray(packed),
     ext.BYTES_MEMBER: _unpack_bytes_member,
 }

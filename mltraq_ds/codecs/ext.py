@@ -40,6 +40,7 @@ NUMPY_SCALAR = 23
 SMALL_NDARRAY = 24
 BYTES_MEMBER = 25
 ZONE = 26
+BUNCH = 27
 
 
 class Packing(Protocol):

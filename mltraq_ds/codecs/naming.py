@@ -9,6 +9,7 @@ from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from mltraq_ds.bunch import Bunch
 from mltraq_ds.codecs.base import Member
 from mltraq_ds.codecs.census import MAX_DEPTH, Refused
 from mltraq_ds.ids import escape_member
@@ -17,7 +18,7 @@ __all__ = ["member_names", "refusal", "type_name"]
 
 _NAMED_LEVELS = 3
 _MAX_NAME_BYTES = 700  # a key has at most 1,000, and the name of a fragment may come first
-_MAPPINGS = (dict, OrderedDict, defaultdict)
+_MAPPINGS = (dict, OrderedDict, defaultdict, Bunch)
 _SEQUENCES = (list, tuple, deque)
 _CONTAINERS = frozenset(_MAPPINGS + _SEQUENCES)
 _NATIVE: tuple[type, ...] = (bool, int, float, str, bytes, list, dict, tuple, set)

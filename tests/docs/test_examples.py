@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import mltraq_ds
+from mltraq_ds import codecs
 
 ROOT = Path(__file__).parents[2]
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -19,6 +20,16 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 @pytest.fixture(autouse=True)
 def _empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _own_codecs():
+    """What a page registers ends with the page: the table is one for all tests of a process."""
+    table, names = dict(codecs._codecs), list(codecs._registered)
+    yield
+    codecs._codecs.clear()
+    codecs._codecs.update(table)
+    codecs._registered[:] = names
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -15,6 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+import mltraq_ds  # noqa: F401
 from mltraq_ds import DataStore, create_session
 
 PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "reference" / "types.md").read_text(encoding="utf-8")
@@ -44,7 +45,7 @@ def _assert_same(one, other):
 
 def test_there_are_examples():
     """Every row of the tables with examples has one."""
-    assert len(EXAMPLES) == 13 + 3 + 7
+    assert len(EXAMPLES) == 14 + 3 + 7
 
 
 @pytest.mark.parametrize("code", EXAMPLES)

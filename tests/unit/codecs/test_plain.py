@@ -23,6 +23,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mltraq_ds import Bunch
 from mltraq_ds.codecs import MAX_DEPTH, Pickled, decode, encode
 from mltraq_ds.errors import CorruptBlobError, FormatError, TooDeepError, UnsupportedTypeError
 from mltraq_ds.testing.codec import REFUSALS, MemorySource, content_of, round_trip, sources_of
@@ -43,6 +44,7 @@ VALUES = [
     *[set(), {1, "a", (2, 3), None}, frozenset(), frozenset({frozenset({1}), b"x"})],
     {1: "int", "1": "str", (1, (2,)): "tuple", None: 0, 2.5: 1, b"k": 2, frozenset({1}): 3, dt.date(2020, 1, 1): 4},
     {"a": bytearray(b"inside"), "b": [(bytearray(b"deeper"), {"c": b"x" * 70_000})]},
+    *[Bunch(), Bunch(a=[1, (2,)], b=Bunch(c=np.arange(300.0).tobytes())), {"x": [Bunch({"not an identifier": None})]}],
     *[OrderedDict(), OrderedDict(b=1, a=2), OrderedDict({"x": bytearray(b"y")})],
     *[
         defaultdict(list, {1: [2]}),
