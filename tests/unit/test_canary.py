@@ -20,6 +20,7 @@ from mltraq_ds import DataStore, DataStoreIO, create_session, options
 from mltraq_ds.errors import MltraqDSError, RunFailedWarning
 from mltraq_ds.orm.database import Database
 from mltraq_ds.storage import open_storage
+from mltraq_ds.storage.remote_writing import CREATORS
 from mltraq_ds.tracking import default_session
 
 CANARY = "canary-S3cr3t/pass#word"
@@ -66,7 +67,9 @@ class SecretFileSystem(MemoryFileSystem):
 
 
 @pytest.fixture
-def remote():
+def remote(monkeypatch):
+    # Experiments need a storage that decides who was first; this one can, being memory.
+    monkeypatch.setitem(CREATORS, "canary", CREATORS["memory"])
     fsspec.register_implementation("canary", SecretFileSystem, clobber=True)
     SecretFileSystem.store.clear()
     SecretFileSystem.is_down = False
