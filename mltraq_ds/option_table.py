@@ -134,6 +134,27 @@ _TABLE = (
         "Draw ids from a fixed sequence, so that documentation prints fixed ids.",
     ),
     _flag("tqdm.disable", False, "Show no progress bars."),
+    Option(
+        "artifacts.default_ml_models_storage_backend",
+        None,
+        "'native' or 'mlflow', or None",
+        lambda value: value is None or (type(value) is str and value in ("native", "mlflow")),
+        "Who keeps models that are saved without `storage_backend`; None is MLflow where `mlflow.tracking_uri` is set.",
+    ),
+    Option(
+        "mlflow.tracking_uri",
+        None,
+        "a URI of MLflow, or None",
+        lambda value: value is None or _is_text(value),
+        "Where MLflow keeps models: a folder, a database or a server.",
+    ),
+    Option(
+        "mlflow.registry_uri",
+        None,
+        "a URI of MLflow, or None",
+        lambda value: value is None or _is_text(value),
+        "Where MLflow registers models by name; None is where it keeps them.",
+    ),
 )
 
 #: Name to option, sorted.

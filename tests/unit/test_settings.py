@@ -13,6 +13,7 @@ from mltraq_ds.option_table import OPTIONS, redact
 from mltraq_ds.settings import resolve
 
 DOCUMENTED = {
+    "artifacts.default_ml_models_storage_backend": None,
     "database.echo": False,
     "database.url": "sqlite:///mltraq.db",
     "datastore.durability": "full",
@@ -22,6 +23,8 @@ DOCUMENTED = {
     "datastore.verify": "crc",
     "execution.backend": None,
     "execution.n_jobs": 1,
+    "mlflow.registry_uri": None,
+    "mlflow.tracking_uri": None,
     "reproducibility.random_seed": 123,
     "reproducibility.sequential_uuids": False,
     "serialization.allow_pickle": False,
@@ -30,6 +33,7 @@ DOCUMENTED = {
 }
 
 VALID = {
+    "artifacts.default_ml_models_storage_backend": "native",
     "database.echo": True,
     "database.url": "postgresql://localhost/lab",
     "datastore.durability": "relaxed",
@@ -39,6 +43,8 @@ VALID = {
     "datastore.verify": "digest",
     "execution.backend": "threading",
     "execution.n_jobs": -1,
+    "mlflow.registry_uri": "http://127.0.0.1:5000",
+    "mlflow.tracking_uri": "sqlite:///mlflow.db",
     "reproducibility.random_seed": 0,
     "reproducibility.sequential_uuids": True,
     "serialization.allow_pickle": True,
@@ -139,6 +145,7 @@ def test_a_group_cannot_be_set():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("artifacts.default_ml_models_storage_backend", "lineapy"),
         ("database.url", 3),
         ("database.url", ""),
         ("database.echo", 1),
@@ -154,6 +161,7 @@ def test_a_group_cannot_be_set():
         ("execution.n_jobs", True),
         ("execution.n_jobs", 2.0),
         ("execution.backend", ""),
+        ("mlflow.tracking_uri", 5),
         ("reproducibility.random_seed", -1),
         ("reproducibility.random_seed", 2**32),
         ("serialization.allow_pickle", "yes"),
