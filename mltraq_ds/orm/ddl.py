@@ -9,6 +9,10 @@ SQLITE = """
 CREATE TABLE IF NOT EXISTS mltraq_schema_version (version INTEGER NOT NULL, PRIMARY KEY (version));
 CREATE TABLE IF NOT EXISTS mltraq_stores (store_id VARCHAR(64) NOT NULL, url TEXT NOT NULL, seen_at DATETIME NOT
     NULL, indexed_at DATETIME, PRIMARY KEY (store_id));
+CREATE TABLE IF NOT EXISTS mltraq_artifacts (store_id VARCHAR(64) NOT NULL, folder VARCHAR(255) NOT NULL, version
+    BIGINT NOT NULL, name TEXT NOT NULL, storage_backend TEXT NOT NULL, type TEXT NOT NULL, created_at DATETIME NOT
+    NULL, n_bytes BIGINT NOT NULL, digest TEXT, details JSON NOT NULL, state VARCHAR(16) NOT NULL, PRIMARY KEY
+    (store_id, folder, version), FOREIGN KEY(store_id) REFERENCES mltraq_stores (store_id) ON DELETE CASCADE);
 CREATE TABLE IF NOT EXISTS mltraq_experiments (store_id VARCHAR(64) NOT NULL, id_experiment VARCHAR(500) NOT NULL,
     name TEXT NOT NULL, name_key VARCHAR(255) NOT NULL, generation BIGINT NOT NULL, folder TEXT NOT NULL, created_at
     DATETIME NOT NULL, persisted_at DATETIME NOT NULL, n_runs BIGINT NOT NULL, n_blobs BIGINT NOT NULL, n_bytes

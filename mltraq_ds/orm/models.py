@@ -15,7 +15,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, relationship
 
 from mltraq_ds.orm import tables
 
-__all__ = ["Base", "Blob", "Experiment", "Name", "Run", "Store"]
+__all__ = ["Artifact", "Base", "Blob", "Experiment", "Name", "Run", "Store"]
 
 
 class Base(DeclarativeBase):
@@ -103,3 +103,21 @@ class Name(Base):
     claimed_by: Mapped[str | None]
     claim_intent: Mapped[str | None]
     claimed_at: Mapped[datetime | None]
+
+
+class Artifact(Base):
+    """One version of a saved artifact; ``state`` is ``current``, or ``deleted``: such a number is not given again."""
+
+    __table__ = tables.artifacts
+
+    store_id: Mapped[str]
+    folder: Mapped[str]
+    version: Mapped[int]
+    name: Mapped[str]
+    storage_backend: Mapped[str]
+    type: Mapped[str]
+    created_at: Mapped[datetime]
+    n_bytes: Mapped[int]
+    digest: Mapped[str | None]
+    details: Mapped[dict[str, Any]]
+    state: Mapped[str]

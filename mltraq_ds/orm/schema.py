@@ -13,7 +13,7 @@ from mltraq_ds.orm.failures import is_missing_table
 
 __all__ = ["SCHEMA_VERSION", "ensure_schema"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: mltraq_artifacts
 
 # A table and not SQLite's `user_version`: a database shared with other programs has one of those, and it is theirs.
 _READ = "SELECT version FROM mltraq_schema_version"
@@ -21,7 +21,7 @@ _LOCK_NUMBER = 0x6D6C7472  # "mltr": the lock is shared with nobody else in the 
 
 
 def ensure_schema(reader: Engine, writer: Engine) -> None:
-    """Create the tables if they are missing; safe when several processes do so at once.
+    """Create the tables that are missing; safe when several processes do so at once.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def ensure_schema(reader: Engine, writer: Engine) -> None:
         If the tables were made by a newer version of the library.  Nothing was changed.
     """
     version = _read_version(reader)
-    if version is None:
+    if version is None or version < SCHEMA_VERSION:  # each version has only added tables to the one before
         with writer.begin() as connection:
             version = _create(connection)
     if version > SCHEMA_VERSION:
@@ -66,6 +66,9 @@ def _create(connection: Connection) -> int:
     if version is None:
         version = SCHEMA_VERSION
         connection.execute(tables.schema_version.insert(), {"version": version})
+    elif version < SCHEMA_VERSION:
+        version = SCHEMA_VERSION
+        connection.execute(tables.schema_version.update(), {"version": version})
     return version
 
 

@@ -10,7 +10,18 @@ import sqlalchemy as sa
 
 from mltraq_ds.orm.column_types import JsonText, UtcDateTime
 
-__all__ = ["CURRENT", "DELETED", "blobs", "experiments", "metadata", "names", "runs", "schema_version", "stores"]
+__all__ = [
+    "CURRENT",
+    "DELETED",
+    "artifacts",
+    "blobs",
+    "experiments",
+    "metadata",
+    "names",
+    "runs",
+    "schema_version",
+    "stores",
+]
 
 metadata = sa.MetaData()
 
@@ -108,4 +119,22 @@ names = sa.Table(
     sa.Column("claimed_at", UtcDateTime),
     sa.Index("mltraq_names_by_owner", "store_id", "id_experiment"),
     sa.Index("mltraq_names_by_claim", "store_id", "claimed_by"),
+)
+
+# One row for each version of a saved artifact, those deleted too: their numbers are never given again.
+artifacts = sa.Table(
+    "mltraq_artifacts",
+    metadata,
+    sa.Column("store_id", STORE_ID, sa.ForeignKey(stores.c.store_id, ondelete="CASCADE"), primary_key=True),
+    # The escaped name stands for the name: any string, in ASCII, and different ones differ also without their case.
+    sa.Column("folder", NAME_KEY, primary_key=True),
+    sa.Column("version", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("storage_backend", sa.Text, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("n_bytes", sa.BigInteger, nullable=False),
+    sa.Column("digest", sa.Text),
+    sa.Column("details", JsonText, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
 )

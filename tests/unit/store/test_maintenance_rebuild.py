@@ -29,11 +29,9 @@ def rows(session):
     return found | {"names": [tuple(line) for line in names[1]]}
 
 
-TABLES = ("names", "runs", "blobs", "experiments", "stores", "schema_version")
+TABLES = ("names", "runs", "blobs", "experiments", "artifacts", "stores", "schema_version")
 DAMAGE = {
-    "dropped": [
-        f"DROP TABLE mltraq_{name}" for name in ("names", "runs", "blobs", "experiments", "stores", "schema_version")
-    ],
+    "dropped": [f"DROP TABLE mltraq_{name}" for name in TABLES],
     "wiped": ["DELETE FROM mltraq_names", "DELETE FROM mltraq_experiments", "DELETE FROM mltraq_stores"],
     "half-written": ["DELETE FROM mltraq_runs", "DELETE FROM mltraq_blobs WHERE position = 0"],
     "behind": ["UPDATE mltraq_experiments SET generation = generation - 1, fields = '{}'"],
