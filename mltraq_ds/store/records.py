@@ -8,16 +8,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from mltraq_ds.datastore import DataStore, Origin
-from mltraq_ds.errors import CorruptRecordError, FormatError, UsageError
+from mltraq_ds.errors import CorruptRecordError, FormatError
 from mltraq_ds.lazy import LazyBunch
 from mltraq_ds.objects import VALUE_KEY, Objects
 from mltraq_ds.reference import Reference
+from mltraq_ds.store.content import ExperimentContent, RunContent, check_content
 from mltraq_ds.store.planned import PlannedBlob, UnreadValue
-from mltraq_ds.store.tagged import is_json_text, plain, restore
+from mltraq_ds.store.tagged import plain, restore
 from mltraq_ds.store.texts import NativeMapping
 
 __all__ = [
@@ -25,54 +25,17 @@ __all__ = [
     "ExperimentContent",
     "RunContent",
     "check_content",
+    "check_run_body",
     "parse",
     "parse_json",
     "plain_text",
+    "run_content",
     "run_without_mappings",
     "to_lines",
 ]
 
 VERSION = 1
 MAPPINGS = ("params", "config", "fields")
-
-
-@dataclass(slots=True)
-class RunContent:
-    """What a record says of a run.
-
-    Parameters
-    ----------
-    id_run : str
-        Id of the run.
-    params, config, fields : mapping
-        Names and values; before writing with their values, after reading lazy.
-    status : str
-        ``created``, ``running``, ``success`` or ``failed``.
-    exception : dict or None
-        Of the step that raised, as text: ``type``, ``message`` (begins with the type) and ``traceback``.
-    started, finished : str or None
-        ISO 8601.
-    """
-
-    id_run: str
-    params: Mapping[str, Any] = field(default_factory=dict)
-    config: Mapping[str, Any] = field(default_factory=dict)
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    status: str = "created"
-    exception: dict[str, str] | None = None
-    started: str | None = None
-    finished: str | None = None
-
-
-@dataclass(slots=True)
-class ExperimentContent:
-    """What the records of one generation say of an experiment."""
-
-    id_experiment: str
-    name: str
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    runs: list[RunContent] = field(default_factory=list)
-    created: str | None = None
 
 
 def _refuse_constant(name: str) -> None:
@@ -82,42 +45,6 @@ def _refuse_constant(name: str) -> None:
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 _TEXTS = ("id_experiment", "name", "id_run", "status")
 _OPTIONAL_TEXTS = ("created", "started", "finished")
-
-
-def check_content(content: ExperimentContent) -> None:
-    """Refuse what a record could not hold, so that nothing is written that no reader would accept.
-
-    Raises
-    ------
-    UsageError
-        If a text is none, or has no exact form in JSON, or two runs have one id.
-    """
-    label = f"experiment {content.name!a:.200}"
-    _require_text(content.id_experiment, f"id of the {label}")
-    _require_text(content.name, f"name of the {label}")
-    seen = set()
-    for run in content.runs:
-        _require_text(run.id_run, f"id of run {run.id_run!a:.80} of the {label}")
-        _require_text(run.status, f"status of run {run.id_run!a:.80} of the {label}")
-        for text in (run.started, run.finished):
-            if text is not None:
-                _require_text(text, f"time of run {run.id_run!a:.80} of the {label}")
-        if run.id_run in seen:
-            raise UsageError(
-                f"The {label} cannot be persisted because two of its runs have the id {run.id_run!r}, and one of them "
-                "would be lost. Give each an id of its own."
-            )
-        seen.add(run.id_run)
-
-
-def _require_text(text: object, what: str) -> None:
-    if not isinstance(text, str):
-        raise UsageError(f"The {what} is of type {type(text).__name__}, not str. Use str(...).")
-    if not is_json_text(text):
-        raise UsageError(
-            f"The {what} cannot be persisted because its surrogates form a pair, which JSON reads as one character. "
-            "Use that character."
-        )
 
 
 _ENCODE = json.JSONEncoder(default=PlannedBlob.to_json, separators=(",", ":"), allow_nan=False).encode
@@ -168,6 +95,7 @@ def to_lines(content: ExperimentContent, tagged: Iterable[Mapping[str, Any]]) ->
             "exception": run.exception,
             "started": run.started,
             "finished": run.finished,
+            **({"about": run.about} if run.about else {}),
         }
         yield _line(body, mapping)
 
@@ -200,8 +128,8 @@ def parse_json(data: bytes | memoryview, key: str) -> tuple[dict[str, Any], list
     bodies = [_load(line, key) for line in lines[1:]]
     if not is_record or not _has(head, "id_experiment", "name", "created", "fields"):
         raise _unreadable(key, "its first line is not the record of an experiment")
-    if not all(_has(body, "id_run", "status", "exception", "started", "finished", *MAPPINGS) for body in bodies):
-        raise _unreadable(key, "a line is not the record of a run")
+    for body in bodies:
+        check_run_body(body, key)
     if len({body["id_run"] for body in bodies}) != len(bodies):
         raise _unreadable(key, "two runs have one id")
     return head, bodies
@@ -222,11 +150,15 @@ def parse(data: bytes | memoryview, key: str, objects: Objects) -> ExperimentCon
         created=head["created"],
         fields=_mapping(head["fields"], objects),
     )
-    for body in bodies:
-        run = run_without_mappings(body)
-        run.params, run.config, run.fields = (_mapping(body[name], objects) for name in MAPPINGS)
-        content.runs.append(run)
+    content.runs = [run_content(body, objects) for body in bodies]
     return content
+
+
+def run_content(body: dict[str, Any], objects: Objects) -> RunContent:
+    """Return what the record of a run says; values in blobs are not read."""
+    run = run_without_mappings(body)
+    run.params, run.config, run.fields = (_mapping(body[name], objects) for name in MAPPINGS)
+    return run
 
 
 def run_without_mappings(body: dict[str, Any]) -> RunContent:
@@ -237,7 +169,15 @@ def run_without_mappings(body: dict[str, Any]) -> RunContent:
         exception=body["exception"],
         started=body["started"],
         finished=body["finished"],
+        about=body.get("about", {}),
     )
+
+
+def check_run_body(body: dict[str, Any], key: str) -> None:
+    """Raise `CorruptRecordError` if a JSON object is not the record of a run."""
+    is_run = _has(body, "id_run", "status", "exception", "started", "finished", *MAPPINGS)
+    if not is_run or type(body.get("about", {})) is not dict:
+        raise _unreadable(key, "a line is not the record of a run")
 
 
 def _has(body: dict[str, Any], *names: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 __all__ = ["ArtifactDescriptor", "Metric", "Provenance", "RunRecord", "Status"]
@@ -13,7 +13,7 @@ __all__ = ["ArtifactDescriptor", "Metric", "Provenance", "RunRecord", "Status"]
 Metric = float | int | str | bool
 
 
-class Status(str, Enum):
+class Status(StrEnum):
     """How a run has ended, or not yet.
 
     Examples
@@ -27,9 +27,6 @@ class Status(str, Enum):
     SUCCESS = "success"
     FAILED = "failed"
     CANCELLED = "cancelled"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 @dataclass(frozen=True, slots=True)
