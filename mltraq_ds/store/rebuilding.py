@@ -67,60 +67,78 @@ def rebuild_index(
     StorageError, DatabaseUnavailableError
         If store or database do not answer.  No row was changed.
     """
-    storage = objects.storage
-    seen, entries, damaged = Notebook(), list[tuple[int, int]](), set[str]()
-
-    def scan() -> Iterator[Entry]:
-        found = _living(storage, seen, id_experiment, damaged)
-        results: Iterable[Read] = each(storage, partial(_read, storage), found)
-        for generation, entry in (progress or without_progress)(results, len(found)):
-            if isinstance(entry, Exception):
-                folder = layout.folder_of(generation.id_experiment)
-                damaged.add(folder)
-                key = layout.generation_key(folder, generation.number)
-                seen.add("unreadable record", key, generation.id_experiment, detail=str(entry))
-            elif entry is not None:
-                entries.append((len(entry[1]), len(entry[2])))
-                yield entry
-
-    done = index.rebuild(scan(), url=storage.url, replace_scope=id_experiment, damaged=damaged)
+    scan = _Scan(objects.storage, id_experiment, progress or without_progress)
+    done = index.rebuild(scan, url=objects.storage.url, replace_scope=id_experiment, damaged=scan.damaged)
     try:
         recover(objects, index)
     except _UNREADABLE as error:
-        seen.add("unreadable intent", layout.PENDING, detail=str(error))
+        scan.seen.add("unreadable intent", layout.PENDING, detail=str(error))
     return RebuildReport(
-        **seen.parts(),
-        store=storage.url,
-        experiments=len(entries),
-        runs=sum(runs for runs, _ in entries),
-        blobs=sum(blobs for _, blobs in entries),
+        **scan.seen.parts(),
+        store=objects.storage.url,
+        experiments=scan.n_experiments,
+        runs=scan.n_runs,
+        blobs=scan.n_blobs,
         written=done.written,
         removed=done.removed,
         kept=done.kept,
     )
 
 
-def _living(storage: Storage, seen: Notebook, id_experiment: str | None, damaged: set[str]) -> list[Generation]:
-    """Return the current generations of all experiments that have not ended, or of the one; notes damaged folders."""
-    current: list[Generation] = []
-    folders = layout.experiment_folders(storage)
-    for folder, found in each(storage, partial(_current, storage), folders):
-        if isinstance(found, Exception):
-            damaged.add(folder)
-            if id_experiment is None or folder == layout.folder_of(id_experiment):
-                seen.add("unreadable generation", f"{folder}/generations", detail=str(found))
-        elif found is not None:
-            current.append(found)
-    pinned = pins(current)
-    living = []
-    for generation in current:
-        if generation.deleted or id_experiment not in (None, generation.id_experiment):
-            continue
-        if is_replaced(generation, pinned):
-            seen.note("replaced", layout.folder_of(generation.id_experiment), generation.id_experiment)
-        else:
-            living.append(generation)
-    return living
+class _Scan:
+    """What the files say: iterating reads them, counts what could be read and notes what could not."""
+
+    def __init__(self, storage: Storage, id_experiment: str | None, progress: Progress[Read]) -> None:
+        self.storage, self.id_experiment, self.progress = storage, id_experiment, progress
+        self.seen = Notebook()
+        self.damaged: set[str] = set()
+        self.n_experiments = self.n_runs = self.n_blobs = 0
+
+    def __iter__(self) -> Iterator[Entry]:
+        living = list(self._living())
+        results: Iterable[Read] = each(self.storage, partial(_read, self.storage), living)
+        for generation, entry in self.progress(results, len(living)):
+            if isinstance(entry, Exception):
+                self._note_record(generation, entry)
+            elif entry is not None:
+                self.n_experiments += 1
+                self.n_runs += len(entry[1])
+                self.n_blobs += len(entry[2])
+                yield entry
+
+    def _living(self) -> Iterator[Generation]:
+        """Yield the current generations of all experiments that have not ended, or that of the one."""
+        current = self._current()
+        pinned = pins(current)
+        for generation in current:
+            if generation.deleted or self.id_experiment not in (None, generation.id_experiment):
+                continue
+            if is_replaced(generation, pinned):
+                self.seen.note("replaced", layout.folder_of(generation.id_experiment), generation.id_experiment)
+            else:
+                yield generation
+
+    def _current(self) -> list[Generation]:
+        """Return the current generations of all experiments; of the one too, since another may have replaced it."""
+        current: list[Generation] = []
+        folders = layout.experiment_folders(self.storage)
+        for folder, found in each(self.storage, partial(_current, self.storage), folders):
+            if isinstance(found, Exception):
+                self._note_generation(folder, found)
+            elif found is not None:
+                current.append(found)
+        return current
+
+    def _note_generation(self, folder: str, error: Exception) -> None:
+        self.damaged.add(folder)
+        if self.id_experiment is None or folder == layout.folder_of(self.id_experiment):
+            self.seen.add("unreadable generation", f"{folder}/generations", detail=str(error))
+
+    def _note_record(self, generation: Generation, error: Exception) -> None:
+        folder = layout.folder_of(generation.id_experiment)
+        self.damaged.add(folder)
+        key = layout.generation_key(folder, generation.number)
+        self.seen.add("unreadable record", key, generation.id_experiment, detail=str(error))
 
 
 def _current(storage: Storage, folder: str) -> tuple[str, Generation | Exception | None]:
