@@ -18,7 +18,7 @@ from mltraq_ds.ids import fresh_uuid
 from mltraq_ds.objects import Objects
 from mltraq_ds.orm.index import Index
 from mltraq_ds.reference import Reference
-from mltraq_ds.store import claims, follow_up, generations, intents, layout, records, slots
+from mltraq_ds.store import claims, follow_up, generations, intents, layout, records, single_records, slots
 from mltraq_ds.store.folder import make_folder, unmake_folder
 from mltraq_ds.store.generations import Generation, Ident, Replaced
 from mltraq_ds.store.intents import Intent, Keeper
@@ -217,6 +217,9 @@ class Persist:
             writer=intent.writer,
             records=(record,),
             blobs=self.plan.references(),
+            folds=single_records.folds_of(
+                self.storage, self.folder, self.seen.folds if self.seen else (), self.content.folds
+            ),
             replaces=self.replaces,
         )
         self.on_seam("commit")

@@ -48,6 +48,11 @@ def unmake_folder(storage: Storage, id_experiment: str, *, is_marked: bool) -> N
         there = generations.current(storage, folder)
         if there is not None:
             data = layout.meta_bytes(there.id_experiment, there.name, there.number)
+        elif any(True for _ in storage.list(folder)):  # a record, a log …, put beside us; whoever puts looks again too
+            data = layout.meta_bytes(id_experiment, id_experiment, 0)
+        else:
+            data = b""
+        if data:
             with suppress(KeyExistsError, KeyMissingError):
                 storage.put(layout.meta_key(folder), [data], size=len(data))
     for part in reversed(_PARTS):

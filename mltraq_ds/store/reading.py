@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from mltraq_ds.errors import (
     CorruptRecordError,
@@ -16,11 +18,12 @@ from mltraq_ds.errors import (
 from mltraq_ds.objects import Objects
 from mltraq_ds.reference import Reference
 from mltraq_ds.storage.base import Storage
-from mltraq_ds.store import generations, layout, records
+from mltraq_ds.store import generations, layout, records, single_records
 from mltraq_ds.store.generations import Generation
 from mltraq_ds.store.records import ExperimentContent
+from mltraq_ds.store.single_records import Single
 
-__all__ = ["Watch", "load", "read_content", "read_records"]
+__all__ = ["Watch", "current_bodies", "load", "read_content", "read_records"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class Watch:
     def __call__(self, reference: Reference) -> MltraqDSError | None:
         """Return `StaleReferenceError` if the generation is no longer current, else None."""
         current = generations.current(self.storage, self.folder)
-        if current is not None and current.number == self.number:
+        if (current.number if current is not None else 0) == self.number:
             return None
         if current is None or current.deleted:
             became = "was deleted. What has been read is still in memory; copy_to(name) cannot bring the rest back."
@@ -56,8 +59,10 @@ class Watch:
         )
 
 
-def load(objects: Objects, id_experiment: str, at_least: int = 0) -> tuple[Generation, ExperimentContent, Objects]:
-    """Load the current version of an experiment.
+def load(
+    objects: Objects, id_experiment: str, at_least: int = 0
+) -> tuple[Generation | None, ExperimentContent, Objects]:
+    """Load the current version of an experiment, with the single records that it has not folded.
 
     Parameters
     ----------
@@ -71,49 +76,100 @@ def load(objects: Objects, id_experiment: str, at_least: int = 0) -> tuple[Gener
     Returns
     -------
     tuple
-        The generation, what its records say (lazily), and the objects that its values are read by.
+        The generation (None if there are single records only), what the records say (lazily), and the objects that its
+        values are read by.
 
     Raises
     ------
     ExperimentNotFoundError
         If it does not exist or was deleted.
     CorruptRecordError, DanglingReferenceError
-        If a record file is damaged or gone.
+        If a record is damaged or gone.
     """
-    folder = layout.folder_of(id_experiment)
+    storage, folder = objects.storage, layout.folder_of(id_experiment)
     while True:
-        generation = generations.current(objects.storage, folder, at_least)
-        if generation is None or generation.deleted:
+        generation = generations.current(storage, folder, at_least)
+        singles = list(single_records.unfolded(storage, folder, generation.folds if generation else ()))
+        living = None if generation is None or generation.deleted else generation
+        if living is None and not singles:
             raise ExperimentNotFoundError(
-                f"No experiment with id {id_experiment!r} is in {objects.storage.url}. Use ls() to see what is there."
+                f"No experiment with id {id_experiment!r} is in {storage.url}. Use ls() to see what is there."
             )
         try:
-            return generation, *read_content(objects, generation)
+            return living, *_content(objects, id_experiment, living, singles)
         except DanglingReferenceError:
             # Replaced between the two reads?  Then read the new one; otherwise the record is lost.
-            if generations.current(objects.storage, folder) == generation:
+            if generations.current(storage, folder) == generation:
                 raise
+
+
+def _content(
+    objects: Objects, id_experiment: str, generation: Generation | None, singles: list[Single]
+) -> tuple[ExperimentContent, Objects]:
+    if generation is not None and not singles:
+        return read_content(objects, generation)
+    watched = _watched(objects, id_experiment, generation)
+    head, bodies = current_bodies(objects.storage, generation, singles)
+    if generation is not None and head.get("id_experiment") != id_experiment:
+        raise _no_record(generation)
+    content = ExperimentContent(
+        id_experiment=id_experiment,
+        name=head.get("name", id_experiment),
+        created=head.get("created"),
+        fields=records.values_of(head.get("fields", {}), watched),
+        runs=[records.run_content(body, watched) for body in bodies],
+        folds=tuple(single.put_id for single in singles),
+    )
+    return content, watched
+
+
+def current_bodies(
+    storage: Storage, generation: Generation | None, singles: Iterable[Single]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the record of an experiment and those of its runs, as JSON: the generation's, then the single ones.
+
+    The first is empty without a generation, since nothing is known of the experiment but its id.
+    """
+    head: dict[str, Any] = {}
+    runs: dict[str, dict[str, Any]] = {}
+    for key, data in read_records(storage, generation) if generation else ():
+        first, bodies = records.parse_json(data, key)
+        head = head or first
+        runs.update((body["id_run"], body) for body in bodies)
+    for single in singles:
+        body = single_records.merged(runs.get(single.id_run), single)
+        if body is None:
+            runs.pop(single.id_run, None)
+        else:
+            runs[single.id_run] = body
+    return head, list(runs.values())
 
 
 def read_content(objects: Objects, generation: Generation) -> tuple[ExperimentContent, Objects]:
     """Read the records of one generation, each verified against its digest."""
-    storage = objects.storage
-    folder = layout.folder_of(generation.id_experiment)
-    watched = objects.watched(Watch(storage, folder, generation.number))
+    watched = _watched(objects, generation.id_experiment, generation)
     content: ExperimentContent | None = None
-    for key, data in read_records(storage, generation):
+    for key, data in read_records(objects.storage, generation):
         part = records.parse(data, key, watched)
         if content is None:
             content = part
         else:
             content.runs += part.runs
     if content is None or content.id_experiment != generation.id_experiment:
-        raise CorruptRecordError(
-            f"Generation {generation.number} of experiment {generation.id_experiment!r} has no record of the "
-            "experiment. "
-            "Restore the store from a copy."
-        )
+        raise _no_record(generation)
     return content, watched
+
+
+def _watched(objects: Objects, id_experiment: str, generation: Generation | None) -> Objects:
+    number = generation.number if generation else 0
+    return objects.watched(Watch(objects.storage, layout.folder_of(id_experiment), number))
+
+
+def _no_record(generation: Generation) -> CorruptRecordError:
+    return CorruptRecordError(
+        f"Generation {generation.number} of experiment {generation.id_experiment!r} has no record of the experiment. "
+        "Restore the store from a copy."
+    )
 
 
 def read_records(storage: Storage, generation: Generation) -> list[tuple[str, bytes]]:

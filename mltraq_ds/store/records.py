@@ -32,6 +32,7 @@ __all__ = [
     "run_content",
     "run_without_mappings",
     "to_lines",
+    "values_of",
 ]
 
 VERSION = 1
@@ -148,7 +149,7 @@ def parse(data: bytes | memoryview, key: str, objects: Objects) -> ExperimentCon
         id_experiment=head["id_experiment"],
         name=head["name"],
         created=head["created"],
-        fields=_mapping(head["fields"], objects),
+        fields=values_of(head["fields"], objects),
     )
     content.runs = [run_content(body, objects) for body in bodies]
     return content
@@ -157,7 +158,7 @@ def parse(data: bytes | memoryview, key: str, objects: Objects) -> ExperimentCon
 def run_content(body: dict[str, Any], objects: Objects) -> RunContent:
     """Return what the record of a run says; values in blobs are not read."""
     run = run_without_mappings(body)
-    run.params, run.config, run.fields = (_mapping(body[name], objects) for name in MAPPINGS)
+    run.params, run.config, run.fields = (values_of(body[name], objects) for name in MAPPINGS)
     return run
 
 
@@ -206,7 +207,9 @@ def _load(line: bytes, key: str) -> dict[str, Any]:
     return body
 
 
-def _mapping(tagged: Any, objects: Objects) -> LazyBunch:
+def values_of(tagged: Any, objects: Objects) -> LazyBunch:
+    """Return the values of a mapping in a record; those in blobs are not read."""
+
     def resolve(reference: Reference, beside: dict[str, Any]) -> Any:
         nested = [Reference.from_list(parts) for parts in beside.get("nested", ())]
         if beside.get("kind") != "datastore":

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Experiment", "Home"]
 
-
-_NAMES = {"session", "id_experiment", "name", "fields", "runs", "generation", "created", "_writer", "_is_ended"}
+_PRIVATE = ("_writer", "_is_ended", "_folds")
+_NAMES = {"session", "id_experiment", "name", "fields", "runs", "generation", "created", *_PRIVATE}
 
 
 class Home(Protocol):
@@ -91,6 +91,7 @@ class Experiment:
         self.created = now_text()
         self._writer = ""
         self._is_ended = False
+        self._folds: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         state = f"generation {self.generation}" if self.generation and not self._is_ended else "not persisted"
@@ -221,13 +222,7 @@ class Experiment:
         return self.session.load_experiment(id_experiment=self.id_experiment)
 
     def delete(self) -> None:
-        """Remove the experiment from store and index; this object keeps what it holds in memory.
-
-        Raises
-        ------
-        ExperimentNotFoundError
-            If it is not there.
-        """
+        """Remove the experiment from store and index (`ExperimentNotFoundError`); this object keeps what it holds."""
         self.session.end(self)
 
     def copy_to(self, name: str | None = None, session: Home | None = None, if_exists: str = "fail") -> Experiment:
@@ -260,7 +255,7 @@ class Experiment:
             return NotImplemented
         merged = Experiment(self.session, self.id_experiment, self.name, self.fields.copy(), list(self.runs.values()))
         merged.created, merged._is_ended = self.created, self._is_ended
-        merged.generation, merged._writer = self.generation, self._writer
+        merged.generation, merged._writer, merged._folds = self.generation, self._writer, self._folds
         for run in other.runs.values():
             if run.id_run not in merged.runs:
                 merged.runs[run.id_run] = copy_run(run, self.id_experiment, {})
@@ -283,15 +278,18 @@ class Experiment:
             fields=self.fields,
             runs=[run.to_content() for run in self.runs.values()],
             created=self.created,
+            folds=self._folds,
         )
         check_content(content)
         return content
 
     @classmethod
-    def from_content(cls, session: Home, content: ExperimentContent, generation: Generation) -> Experiment:
+    def from_content(cls, session: Home, content: ExperimentContent, generation: Generation | None) -> Experiment:
         """Return the experiment that was written; its values are still in their blobs."""
         runs = [Run.from_content(run, content.id_experiment) for run in content.runs]
         experiment = cls(session, content.id_experiment, content.name, content.fields, runs)
         experiment.created = content.created or experiment.created
-        experiment.stand_on(generation)
+        experiment._folds = content.folds
+        if generation is not None:
+            experiment.stand_on(generation)
         return experiment

@@ -6,6 +6,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from mltraq_ds import ids
@@ -26,7 +27,7 @@ _SHOWN = 5
 Step = Callable[["Run"], Any]
 
 _PARTS = ("params", "config", "fields", "vars")
-_NAMES = {*_PARTS, "id_run", "id_experiment", "exception", "status", "started", "finished"}
+_NAMES = {*_PARTS, "id_run", "id_experiment", "exception", "status", "started", "finished", "about"}
 
 
 class Run:
@@ -52,7 +53,9 @@ class Run:
     exception : RunError or None
         The step that raised, with type, message and traceback as text.
     status : str
-        ``created``, ``running``, ``success`` or ``failed``.
+        ``created``, ``running``, ``success`` or ``failed``; ``cancelled`` if a run record says so.
+    about : Bunch
+        What people and tools note of the run, JSON: ``tags``, ``notes``, ``warnings`` …
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Run:
         self.status = "created"
         self.started: str | None = None
         self.finished: str | None = None
+        self.about = Bunch()
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in _NAMES:
@@ -82,6 +86,8 @@ class Run:
             )
         if name in _PARTS and not isinstance(value, Bunch):
             value = _bunch(name, value)
+        if name == "about" and not isinstance(value, Bunch):
+            value = Bunch(value)
         super().__setattr__(name, value)
 
     def fail(self, error: RunError) -> None:
@@ -141,6 +147,7 @@ class Run:
             else {"type": failure.type_name, "message": failure.message, "traceback": failure.traceback},
             started=self.started,
             finished=self.finished,
+            about=dict(self.about),
         )
 
     @classmethod
@@ -148,6 +155,7 @@ class Run:
         """Return the run that was written; its values are still in their blobs."""
         run = cls(content.id_run, id_experiment, content.params, content.config, content.fields)
         run.status, run.started, run.finished = content.status, content.started, content.finished
+        run.about = Bunch(content.about)
         if content.exception is not None:
             kept = content.exception
             run.exception = RunError(*(str(kept.get(part, "")) for part in ("message", "type", "traceback")))
@@ -243,4 +251,5 @@ def copy_run(run: Run, id_experiment: str, memo: dict[int, Any]) -> Run:
     copy = Run(run.id_run, id_experiment, *parts)
     copy.vars = run.vars
     copy.exception, copy.status, copy.started, copy.finished = run.exception, run.status, run.started, run.finished
+    copy.about = deepcopy(run.about)
     return copy
