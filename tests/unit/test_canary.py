@@ -1,5 +1,6 @@
 """A planted secret: in storage options, URLs and environment, and then in nothing that is written, shown or sent."""
 
+import contextlib
 import copy
 import io
 import json
@@ -133,7 +134,8 @@ def test_a_secret_of_the_store_is_in_nothing_that_is_written_or_shown(tmp_path, 
     for path in tmp_path.rglob("*"):
         if path.is_file():
             assert_clean(path.read_bytes(), path.name)
-    assert_clean("\n".join(sqlite3.connect(tmp_path / "index.db").iterdump()), "a row")
+    with contextlib.closing(sqlite3.connect(tmp_path / "index.db")) as connection:
+        assert_clean("\n".join(connection.iterdump()), "a row")
     for key, file in SecretFileSystem.store.items():
         assert_clean(key, "a key")
         assert_clean(file.getvalue(), f"the file {key}")

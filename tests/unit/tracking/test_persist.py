@@ -1,5 +1,6 @@
 """Persist, load, replace, update, delete: what a user does, read back in a new session and in another process."""
 
+import gc
 import subprocess
 import sys
 import textwrap
@@ -8,6 +9,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 
 from mltraq_ds import DataStore, create_session, ids, options
 from mltraq_ds.errors import (
@@ -444,6 +446,22 @@ def test_the_database_is_an_index_only(session, tmp_path):
     for query in (stranger.ls, lambda: stranger.load_experiment("e"), lambda: stranger.query("select 1")):
         with pytest.raises(UnknownStoreError, match="rebuild_index"):
             query()
+
+
+def test_a_dropped_session_closes_its_connections(tmp_path):
+    """Nobody has to call close: when session and experiments are dropped, so are the connections they used."""
+    made, closed = [], []
+    session = open_session(tmp_path)
+    sa.event.listen(session.database._open().reader, "connect", lambda connection, _: made.append(connection))
+    sa.event.listen(session.database._open().reader, "close", lambda connection, _: closed.append(connection))
+    experiment = make(session, ds=DataStore(a=1)).persist()
+    with session.database.read(), session.database.read():  # a second connection
+        session.io.write(b"x", "mine")
+    del session, experiment
+    gc.collect()
+    assert len(made) == 1
+    assert len(closed) == 2
+    assert [path.name for path in tmp_path.glob("index.db*")] == ["index.db"]
 
 
 def test_a_moved_store_is_the_same_store(session, tmp_path):
