@@ -16,7 +16,7 @@ from mltraq_ds.errors import DatabaseUnavailableError, UsageError
 from mltraq_ds.orm.engines import make_engine
 from mltraq_ds.orm.failures import explain, is_race
 from mltraq_ds.orm.schema import ensure_schema
-from mltraq_ds.orm.urls import hide_secrets, is_in_memory, parse_url, remove_secrets
+from mltraq_ds.orm.urls import check_schema, hide_secrets, is_in_memory, parse_url, remove_secrets
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,10 +30,10 @@ _ATTEMPTS = 10
 class _Opened:
     """What belongs to one process: an engine with its connections, and a lock."""
 
-    def __init__(self, url: URL, *, echo: bool, timeout_s: float, durability: str) -> None:
+    def __init__(self, url: URL, **settings: Any) -> None:
         self.pid = os.getpid()
         self.lock = threading.Lock()
-        self.reader = make_engine(url, echo=echo, timeout_s=timeout_s, durability=durability)
+        self.reader = make_engine(url, **settings)
         self.writer = self.reader.execution_options(mltraq_write=True)
         self.file_id: tuple[int, int] | None = None
         self.is_ready = False
@@ -56,11 +56,14 @@ class Database:
         Longest wait for another writer or for a connection (s); at most 10 s of it for a server that does not answer.
     durability : {"full", "relaxed"}
         With ``relaxed`` SQLite does not wait for the disk; a server decides for itself.
+    schema : str, optional
+        Schema of PostgreSQL that the tables are in, any name of at most 63 bytes; made if it is missing.  By default
+        what the server's ``search_path`` says.
 
     Raises
     ------
     UsageError
-        If the URL cannot be read.
+        If the URL cannot be read, or this database cannot have such a schema.
 
     Examples
     --------
@@ -75,9 +78,12 @@ class Database:
         echo: bool = False,
         timeout_s: float = 30.0,
         durability: Literal["full", "relaxed"] = "full",
+        schema: str | None = None,
     ) -> None:
         self._url = parse_url(url)
-        self._settings: dict[str, Any] = {"echo": echo, "timeout_s": timeout_s, "durability": durability}
+        check_schema(self._url, schema)
+        settings = {"echo": echo, "timeout_s": timeout_s, "durability": durability, "schema": schema}
+        self._settings: dict[str, Any] = settings
         self._is_copy = False
         self._start()
 

@@ -31,6 +31,16 @@ CREATE TABLE IF NOT EXISTS mltraq_blobs (store_id VARCHAR(64) NOT NULL, id_exper
     position INTEGER NOT NULL, "key" TEXT NOT NULL, size BIGINT NOT NULL, digest TEXT NOT NULL, PRIMARY KEY
     (store_id, id_experiment, position), FOREIGN KEY(store_id, id_experiment) REFERENCES mltraq_experiments
     (store_id, id_experiment) ON DELETE CASCADE);
+CREATE TABLE IF NOT EXISTS mltraq_documents (store_id VARCHAR(64) NOT NULL, id_experiment VARCHAR(500) NOT NULL,
+    kind VARCHAR(16) NOT NULL, doc_key VARCHAR(64) NOT NULL, name TEXT NOT NULL, stamp TEXT NOT NULL, body JSON NOT
+    NULL, PRIMARY KEY (store_id, id_experiment, kind, doc_key), FOREIGN KEY(store_id, id_experiment) REFERENCES
+    mltraq_experiments (store_id, id_experiment) ON DELETE CASCADE);
+CREATE TABLE IF NOT EXISTS mltraq_records (store_id VARCHAR(64) NOT NULL, id_experiment VARCHAR(500) NOT NULL,
+    run_key VARCHAR(64) NOT NULL, id_run TEXT NOT NULL, position INTEGER NOT NULL, put_id TEXT NOT NULL, stamp TEXT
+    NOT NULL, record TEXT NOT NULL, PRIMARY KEY (store_id, id_experiment, run_key), FOREIGN KEY(store_id,
+    id_experiment) REFERENCES mltraq_experiments (store_id, id_experiment) ON DELETE CASCADE);
+CREATE INDEX IF NOT EXISTS mltraq_records_by_position ON mltraq_records (store_id, id_experiment, position);
+CREATE INDEX IF NOT EXISTS mltraq_records_by_run ON mltraq_records (store_id, run_key);
 CREATE TABLE IF NOT EXISTS mltraq_runs (store_id VARCHAR(64) NOT NULL, id_experiment VARCHAR(500) NOT NULL, position
     INTEGER NOT NULL, id_run TEXT NOT NULL, status TEXT NOT NULL, params JSON NOT NULL, config JSON NOT NULL, fields
     JSON NOT NULL, exception TEXT, started_at DATETIME, finished_at DATETIME, PRIMARY KEY (store_id, id_experiment,

@@ -19,13 +19,14 @@ __all__ = ["is_network_folder", "make_engine"]
 
 _EXTRAS = {"postgresql": "postgres", "mysql": "mysql", "mariadb": "mysql"}
 _CONNECT_TIMEOUT_S = 10.0
+_SCHEMA_LOCK = 0x6D6C7473  # "mlts"
 _NETWORK_KINDS = re.compile("9p|afs|beegfs|ceph|cifs|glusterfs|gpfs|lustre|ncpfs|nfs4?|orangefs|smb2|smb3|smbfs")
 # Others of the FUSE family are local disks.
 _NETWORK_FUSES = ("fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse", "fuse.rclone", "fuse.glusterfs", "fuse.blobfuse")
 
 
-def make_engine(url: URL, *, echo: bool, timeout_s: float, durability: str) -> Engine:
-    """Return an engine that has not connected yet.
+def make_engine(url: URL, *, echo: bool, timeout_s: float, durability: str, schema: str | None = None) -> Engine:
+    """Return an engine that has not connected yet; `schema` is one of PostgreSQL, made if it is missing.
 
     Raises
     ------
@@ -40,7 +41,7 @@ def make_engine(url: URL, *, echo: bool, timeout_s: float, durability: str) -> E
     try:
         if kind == "sqlite":
             return _make_sqlite(url, echo=echo, timeout_s=timeout_s, durability=durability)
-        return _make_server(url, echo=echo, timeout_s=timeout_s)
+        return _make_server(url, echo=echo, timeout_s=timeout_s, schema=schema)
     except ImportError as error:
         extra = _EXTRAS.get(kind)
         remedy = f'pip install "mltraq-ds[{extra}]"' if extra else f"install the driver of {url.drivername!r}"
@@ -124,7 +125,7 @@ def is_network_folder(folder: Path) -> bool:
     return _NETWORK_KINDS.fullmatch(kind) is not None or kind.startswith(_NETWORK_FUSES)
 
 
-def _make_server(url: URL, *, echo: bool, timeout_s: float) -> Engine:
+def _make_server(url: URL, *, echo: bool, timeout_s: float, schema: str | None) -> Engine:
     arguments: dict[str, Any] = {}
     if url.drivername in ("postgresql+psycopg", "postgresql+psycopg2"):
         arguments = {
@@ -140,11 +141,23 @@ def _make_server(url: URL, *, echo: bool, timeout_s: float) -> Engine:
         url, echo=echo, hide_parameters=True, pool_pre_ping=True, pool_timeout=timeout_s, connect_args=arguments
     )
     if url.get_backend_name() == "postgresql":
+        quoted = None if schema is None else engine.dialect.identifier_preparer.quote_identifier(schema)
 
         def set_up(connection: Any, _: ConnectionPoolEntry) -> None:
             with connection.cursor() as cursor:
                 cursor.execute(f"SET lock_timeout = {round(timeout_s * 1000)}")
+                if quoted is not None:
+                    _use_schema(cursor, str(schema), quoted)
             connection.commit()
 
         sa.event.listen(engine, "connect", set_up)
     return engine
+
+
+def _use_schema(cursor: Any, schema: str, quoted: str) -> None:
+    cursor.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (schema,))
+    if cursor.fetchone() is None:
+        # "IF NOT EXISTS" alone races: both see nothing, and the second fails.
+        cursor.execute(f"SELECT pg_advisory_xact_lock({_SCHEMA_LOCK})")
+        cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted}")
+    cursor.execute(f"SET search_path = {quoted}")

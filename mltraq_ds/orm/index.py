@@ -103,6 +103,7 @@ class Index:
         *,
         intent: str | None = None,
         replaces: Iterable[str | EndedVersion] = (),
+        folds: Iterable[str] = (),
     ) -> bool:
         """Set an experiment to a generation if its row is older, in one transaction; end the claim of `intent`.
 
@@ -117,6 +118,8 @@ class Index:
         replaces : iterable of str or EndedVersion
             Experiments that count as deleted from now on: an id means whatever their generation, a version means that
             one and those before it.
+        folds : iterable of str
+            Put ids of the single records that this version has taken in; rows of others stay.
 
         Returns
         -------
@@ -138,6 +141,7 @@ class Index:
                 blobs=list(blobs),
                 intent=intent,
                 replaces=dict(_pinned(replaced) for replaced in replaces),
+                folds=frozenset(folds),
             )
         )
 

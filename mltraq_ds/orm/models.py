@@ -15,7 +15,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, relationship
 
 from mltraq_ds.orm import tables
 
-__all__ = ["Artifact", "Base", "Blob", "Experiment", "Name", "Run", "Store"]
+__all__ = ["Artifact", "Base", "Blob", "Document", "Experiment", "Name", "Record", "Run", "Store"]
 
 
 class Base(DeclarativeBase):
@@ -121,3 +121,32 @@ class Artifact(Base):
     digest: Mapped[str | None]
     details: Mapped[dict[str, Any]]
     state: Mapped[str]
+
+
+class Record(Base):
+    """What is known of a record that was put alone; its row among the runs has the same, negative, position."""
+
+    __table__ = tables.records
+
+    store_id: Mapped[str]
+    id_experiment: Mapped[str]
+    run_key: Mapped[str]
+    id_run: Mapped[str]
+    position: Mapped[int]
+    put_id: Mapped[str]
+    stamp: Mapped[str]
+    record: Mapped[str]
+
+
+class Document(Base):
+    """Derived metrics of a run (``derived``, by id of the run) or a manifest (``manifest``, by key of its file)."""
+
+    __table__ = tables.documents
+
+    store_id: Mapped[str]
+    id_experiment: Mapped[str]
+    kind: Mapped[str]
+    doc_key: Mapped[str]
+    name: Mapped[str]
+    stamp: Mapped[str]
+    body: Mapped[dict[str, Any]]

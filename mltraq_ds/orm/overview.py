@@ -21,7 +21,7 @@ _SUMMARIES = sa.select(_e.id_experiment, _e.generation, _e.name, _e.n_runs, _e.n
 )
 _RUNS = (
     sa.select(runs.c.id_experiment, sa.func.count())
-    .where(runs.c.store_id == sa.bindparam("of_store"))
+    .where(runs.c.store_id == sa.bindparam("of_store"), runs.c.position >= 0)
     .group_by(runs.c.id_experiment)
 )
 _NAMES = sa.select(_n.name, _n.store_id, _n.id_experiment, _n.claimed_by, _n.claim_intent, _n.claimed_at)

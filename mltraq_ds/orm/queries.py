@@ -8,13 +8,20 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from mltraq_ds.orm.rows import BlobRow, IndexedExperiment, name_key
-from mltraq_ds.orm.tables import CURRENT, blobs, experiments, stores
+from mltraq_ds.orm.tables import CURRENT, blobs, experiments, runs, stores
 
 __all__ = ["blob_page", "by_id", "by_name", "generations", "is_indexed", "listed", "page"]
 
 _e = experiments.c
 _b = blobs.c
 _OF_STORE = _e.store_id == sa.bindparam("of_store")
+# Records that were put alone have negative positions: a range of the primary key.
+_SINGLES = (
+    sa.select(sa.func.count())
+    .where(runs.c.store_id == _e.store_id, runs.c.id_experiment == _e.id_experiment, runs.c.position < 0)
+    .correlate(experiments)
+    .scalar_subquery()
+)
 _ALL: sa.Select[Any] = sa.select(
     _e.store_id,
     _e.id_experiment,
@@ -23,7 +30,7 @@ _ALL: sa.Select[Any] = sa.select(
     _e.folder,
     _e.created_at,
     _e.persisted_at,
-    _e.n_runs,
+    _e.n_runs + _SINGLES,
     _e.n_blobs,
     _e.n_bytes,
 ).where(_e.state == CURRENT)

@@ -124,6 +124,7 @@ def _replace(
     if written:
         connection.execute(_INSERT, [statements.experiment_values(store_id, entry[0]) for entry in written])
         statements.insert_parts(connection, store_id, ((e.id_experiment, runs, blobs) for e, runs, blobs in written))
+        statements.insert_documents(connection, store_id, (entry[0] for entry in written))
     _give_names(connection, store_id, [entry[0] for entry in written], gone, now, scope)
     return Rebuilt(len(written), len(gone), len(entries) - len(written))
 

@@ -13,7 +13,7 @@ from mltraq_ds.orm.failures import is_missing_table
 
 __all__ = ["SCHEMA_VERSION", "ensure_schema"]
 
-SCHEMA_VERSION = 2  # 2: mltraq_artifacts
+SCHEMA_VERSION = 3  # 2: mltraq_artifacts; 3: mltraq_records, mltraq_documents
 
 # A table and not SQLite's `user_version`: a database shared with other programs has one of those, and it is theirs.
 _READ = "SELECT version FROM mltraq_schema_version"

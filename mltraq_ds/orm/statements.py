@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
@@ -12,9 +12,21 @@ from sqlalchemy.engine import Connection
 
 from mltraq_ds.orm import names
 from mltraq_ds.orm.rows import BlobRow, ExperimentRow, RunRow, name_key
-from mltraq_ds.orm.tables import CURRENT, DELETED, blobs, experiments, runs, stores
+from mltraq_ds.orm.single_rows import CollectedRow, DocumentRow, SingleRow, digest_key
+from mltraq_ds.orm.tables import CURRENT, DELETED, blobs, documents, experiments, records, runs, stores
 
-__all__ = ["BEYOND_ALL", "bury", "ensure_store", "experiment_values", "forget_deleted", "insert_parts", "write"]
+__all__ = [
+    "BEYOND_ALL",
+    "RUN_COLUMNS",
+    "bury",
+    "document_values",
+    "ensure_store",
+    "experiment_values",
+    "forget_deleted",
+    "insert_documents",
+    "insert_parts",
+    "write",
+]
 
 #: No generation comes after this one.
 BEYOND_ALL = 2**62
@@ -27,10 +39,19 @@ _INSERT = experiments.insert()
 _UPDATE = experiments.update().where(_THIS)
 _PARTS = tuple(
     part.delete().where(part.c.store_id == sa.bindparam("of_store"), part.c.id_experiment == sa.bindparam("id"))
-    for part in (runs, blobs)
+    for part in (runs, blobs, records, documents)
 )
+# Records that were put alone stay beside a new version, but for those that it has taken in.
+_PARTS_OF_VERSION = (_PARTS[0].where(runs.c.position >= 0), _PARTS[1])
+_SINGLES: sa.Select[Any] = sa.select(records.c.run_key, records.c.position, records.c.put_id).where(
+    records.c.store_id == sa.bindparam("of_store"), records.c.id_experiment == sa.bindparam("id")
+)
+_DROP_SINGLE = _PARTS[2].where(records.c.run_key == sa.bindparam("key"))
+_DROP_RUN = _PARTS[0].where(runs.c.position == sa.bindparam("at"))
 _INSERT_RUNS = runs.insert()
 _INSERT_BLOBS = blobs.insert()
+_INSERT_RECORDS = records.insert()
+_INSERT_DOCUMENTS = documents.insert()
 _FORGET = experiments.delete().where(
     _e.store_id == sa.bindparam("of_store"), _e.state == DELETED, _e.persisted_at < sa.bindparam("before")
 )
@@ -39,10 +60,11 @@ _INSERT_STORE = stores.insert()
 _UPDATE_STORE = stores.update().where(stores.c.store_id == sa.bindparam("of_store"))
 
 _EXPERIMENT_COLUMNS = ExperimentRow.__slots__
-_RUN_COLUMNS = RunRow.__slots__
+#: Columns of a run besides where it belongs.
+RUN_COLUMNS = RunRow.__slots__
 _BLOB_COLUMNS = BlobRow.__slots__
 _experiment_fields = attrgetter(*_EXPERIMENT_COLUMNS)
-_run_fields = attrgetter(*_RUN_COLUMNS)
+_run_fields = attrgetter(*RUN_COLUMNS)
 _blob_fields = attrgetter(*_BLOB_COLUMNS)
 
 
@@ -70,16 +92,26 @@ def insert_parts(
 ) -> None:
     """Insert runs and blobs of experiments (given by id) whose earlier ones are gone."""
     run_values: list[dict[str, Any]] = []
+    record_values: list[dict[str, Any]] = []
     blob_values: list[dict[str, Any]] = []
     for id_experiment, run_rows, blob_rows in entries:
         common = {"store_id": store_id, "id_experiment": id_experiment}
         for position, run in enumerate(run_rows):
-            fields = zip(_RUN_COLUMNS, _run_fields(run), strict=True)
+            fields = zip(RUN_COLUMNS, _run_fields(run), strict=True)
+            if isinstance(run, SingleRow):
+                position -= len(run_rows)  # negative: see `mltraq_ds.orm.tables.records`
+                single = {"id_run": run.id_run, "put_id": run.put_id, "stamp": run.stamp, "record": run.record}
+                record_values.append({**common, **single, "position": position, "run_key": digest_key(run.id_run)})
+                if not run.record:
+                    continue
             run_values.append({**common, "position": position, **dict(fields)})
             # Chunks bound the memory of the dictionaries; the texts in them are the caller's.
             if len(run_values) >= _CHUNK:
                 connection.execute(_INSERT_RUNS, run_values)
                 run_values = []
+            if len(record_values) >= _CHUNK:
+                connection.execute(_INSERT_RECORDS, record_values)
+                record_values = []
         for position, blob in enumerate(blob_rows):
             fields = zip(_BLOB_COLUMNS, _blob_fields(blob), strict=True)
             blob_values.append({**common, "position": position, **dict(fields)})
@@ -88,6 +120,8 @@ def insert_parts(
             blob_values = []
     if run_values:
         connection.execute(_INSERT_RUNS, run_values)
+    if record_values:
+        connection.execute(_INSERT_RECORDS, record_values)
     if blob_values:
         connection.execute(_INSERT_BLOBS, blob_values)
 
@@ -101,6 +135,7 @@ def write(
     blobs: Sequence[BlobRow],
     intent: str | None,
     replaces: Mapping[str, int],
+    folds: Collection[str] = (),
 ) -> bool:
     """Set an experiment to a generation if its row is older; see `mltraq_ds.orm.index.Index.write`."""
     id_experiment = experiment.id_experiment
@@ -120,7 +155,9 @@ def write(
     if row is None:
         connection.execute(_INSERT, values)
     else:
-        _drop_parts(connection, store_id, id_experiment)
+        for statement in _PARTS_OF_VERSION:
+            connection.execute(statement, {"of_store": store_id, "id": id_experiment})
+        _drop_folded(connection, store_id, id_experiment, folds)
         connection.execute(_UPDATE, {**values, "of_store": store_id, "id": id_experiment})
         if row.name_key != values["name_key"]:
             names.free(connection, store_id, id_experiment)
@@ -168,3 +205,30 @@ def _state(connection: Connection, store_id: str, id_experiment: str) -> sa.Row[
 def _drop_parts(connection: Connection, store_id: str, id_experiment: str) -> None:
     for statement in _PARTS:
         connection.execute(statement, {"of_store": store_id, "id": id_experiment})
+
+
+def _drop_folded(connection: Connection, store_id: str, id_experiment: str, folds: Collection[str]) -> None:
+    of = {"of_store": store_id, "id": id_experiment}
+    if folds:
+        for row in connection.execute(_SINGLES, of).all():
+            if row.put_id in folds:
+                connection.execute(_DROP_SINGLE, {**of, "key": row.run_key})
+                connection.execute(_DROP_RUN, {**of, "at": row.position})
+
+
+def document_values(store_id: str, id_experiment: str, row: DocumentRow) -> dict[str, Any]:
+    """Return the columns of derived metrics or of a manifest."""
+    common = {"store_id": store_id, "id_experiment": id_experiment, "kind": row.kind, "doc_key": digest_key(row.name)}
+    return {**common, "name": row.name, "stamp": row.stamp, "body": row.body}
+
+
+def insert_documents(connection: Connection, store_id: str, rows: Iterable[ExperimentRow]) -> None:
+    """Insert the documents of experiments whose earlier ones are gone."""
+    values = [
+        document_values(store_id, row.id_experiment, document)
+        for row in rows
+        if isinstance(row, CollectedRow)
+        for document in row.documents
+    ]
+    for start in range(0, len(values), _CHUNK):
+        connection.execute(_INSERT_DOCUMENTS, values[start : start + _CHUNK])

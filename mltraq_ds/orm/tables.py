@@ -15,9 +15,11 @@ __all__ = [
     "DELETED",
     "artifacts",
     "blobs",
+    "documents",
     "experiments",
     "metadata",
     "names",
+    "records",
     "runs",
     "schema_version",
     "stores",
@@ -33,6 +35,7 @@ DELETED = "deleted"
 STORE_ID = sa.String(64)
 ID_EXPERIMENT = sa.String(500)
 NAME_KEY = sa.String(255)
+DIGEST = sa.String(64)  # MariaDB's keys end at 3,072 bytes, four for each character
 
 schema_version = sa.Table(
     "mltraq_schema_version",
@@ -137,4 +140,43 @@ artifacts = sa.Table(
     sa.Column("digest", sa.Text),
     sa.Column("details", JsonText, nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
+)
+
+
+def _beside_experiment(name: str, *columns: sa.Column[object]) -> sa.Table:
+    return sa.Table(
+        name,
+        metadata,
+        sa.Column("store_id", STORE_ID, primary_key=True),
+        sa.Column("id_experiment", ID_EXPERIMENT, primary_key=True),
+        *columns,
+        sa.ForeignKeyConstraint(
+            ["store_id", "id_experiment"], [experiments.c.store_id, experiments.c.id_experiment], ondelete="CASCADE"
+        ),
+    )
+
+
+# What is known of a record that was put alone, beside its row among the runs: there its position is negative.
+records = _beside_experiment(
+    "mltraq_records",
+    sa.Column("run_key", DIGEST, primary_key=True),
+    sa.Column("id_run", sa.Text, nullable=False),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("put_id", sa.Text, nullable=False),
+    # Size and time of its file, and the generation: a row for which they are others is not served.
+    sa.Column("stamp", sa.Text, nullable=False),
+    # What the record says, as JSON; empty: the run is gone, also from the generation.  MySQL's TEXT ends at 64 KiB.
+    sa.Column("record", sa.Text().with_variant(sa.Text(2**24 - 1), "mysql", "mariadb"), nullable=False),
+    sa.Index("mltraq_records_by_position", "store_id", "id_experiment", "position"),
+    sa.Index("mltraq_records_by_run", "store_id", "run_key"),
+)
+
+# Derived metrics and manifests.
+documents = _beside_experiment(
+    "mltraq_documents",
+    sa.Column("kind", sa.String(16), primary_key=True),
+    sa.Column("doc_key", DIGEST, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("stamp", sa.Text, nullable=False),
+    sa.Column("body", JsonText, nullable=False),
 )

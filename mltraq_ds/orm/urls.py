@@ -11,7 +11,7 @@ from sqlalchemy.engine import URL
 
 from mltraq_ds.errors import UsageError
 
-__all__ = ["hide_secrets", "is_in_memory", "parse_url", "remove_secrets"]
+__all__ = ["check_schema", "hide_secrets", "is_in_memory", "parse_url", "remove_secrets"]
 
 # A name without a driver means the driver our extras install.
 _DRIVERS = {
@@ -65,3 +65,21 @@ def remove_secrets(url: URL) -> URL:
     kept = {key: value for key, value in url.query.items() if not _SECRET.search(key)}
     # `URL.set` takes None for "unchanged"
     return URL.create(url.drivername, url.username, None, url.host, url.port, url.database, kept)
+
+
+def check_schema(url: URL, schema: str | None) -> None:
+    """Refuse a schema that the database could not have under exactly this name."""
+    if schema is None:
+        return
+    reason = ""
+    if url.get_backend_name() != "postgresql":
+        reason = "only PostgreSQL has schemas here"
+    elif not schema or "\0" in schema:
+        reason = "it is empty or has a NUL character"
+    elif len(schema.encode("utf-8", "surrogatepass")) > 63:
+        # PostgreSQL would cut it, and two long names be one.
+        reason = "it is longer than 63 bytes"
+    elif schema.lower().startswith("pg_"):
+        reason = "PostgreSQL keeps names that start with 'pg_' for itself"
+    if reason:
+        raise UsageError(f"The schema {schema!r} is refused because {reason}. Use another name, or leave it out.")

@@ -167,20 +167,23 @@ def test_a_newer_version_is_refused(path, database):
     with database.write() as connection:
         connection.exec_driver_sql("UPDATE mltraq_schema_version SET version = 99")
     newer = Database(f"sqlite:///{path}")
-    with pytest.raises(FormatError, match=r"version 99.*knows 2.*Upgrade"):
+    with pytest.raises(FormatError, match=r"version 99.*knows 3.*Upgrade"):
         newer.ping()
     newer.close()
 
 
 def test_tables_of_an_older_version_get_those_that_are_new(path, database):
-    """A database of version 1 keeps its rows and gets the table of artifacts, whoever opens it first."""
+    """A database of version 1 keeps its rows and gets the tables that are new, whoever opens it first."""
     Index(database, "s").write(an_experiment())
     with database.write() as connection:
-        connection.exec_driver_sql("DROP TABLE mltraq_artifacts")
+        for table in ("mltraq_artifacts", "mltraq_records", "mltraq_documents"):
+            connection.exec_driver_sql(f"DROP TABLE {table}")
         connection.exec_driver_sql("UPDATE mltraq_schema_version SET version = 1")
     again = Database(f"sqlite:///{path}")
     assert again.query("SELECT count(*) AS n FROM mltraq_artifacts").n.tolist() == [0]
-    assert again.query("SELECT version FROM mltraq_schema_version").version.tolist() == [2]
+    assert again.query("SELECT count(*) AS n FROM mltraq_records").n.tolist() == [0]
+    assert again.query("SELECT count(*) AS n FROM mltraq_documents").n.tolist() == [0]
+    assert again.query("SELECT version FROM mltraq_schema_version").version.tolist() == [3]
     assert len(Index(again, "s").ls()) == 1
     again.close()
 
@@ -188,7 +191,7 @@ def test_tables_of_an_older_version_get_those_that_are_new(path, database):
 def test_models_are_the_tables():
     """Every column of every table has a typed attribute of the right optionality, and the relations work."""
     sa.orm.configure_mappers()
-    for model in (models.Store, models.Experiment, models.Run, models.Blob, models.Name, models.Artifact):
+    for model in models.Base.__subclasses__():
         annotated = {name for name in model.__annotations__ if name in model.__table__.c}
         assert annotated == set(model.__table__.c.keys())
         for name in annotated:
