@@ -27,6 +27,7 @@
     ├── StorageError (OSError)                the storage or database does not answer or refuses
     │   ├── KeyExistsError (FileExistsError)
     │   ├── KeyMissingError (FileNotFoundError)
+    │   ├── RemotesError                      no remote of a blob delivers its bytes
     │   ├── UnknownOutcomeError               the commit may or may not have happened: nothing was undone
     │   └── DatabaseUnavailableError
     └── RunError                              a step of a run raised
@@ -34,6 +35,7 @@
     MltraqDSWarning (UserWarning)
     ├── IndexBehindWarning                    persisted, but SQL has not caught up yet
     ├── LeftoversWarning                      persisted, but what it replaced is not all removed yet
+    ├── RemoteFailedWarning                   a remote failed or lied; another one delivered
     ├── RunFailedWarning                      steps of runs raised; the other runs went on
     └── SecretInOptionsWarning
 
@@ -65,6 +67,8 @@ __all__ = [
     "MltraqDSWarning",
     "NotFoundError",
     "PickleRefusedError",
+    "RemoteFailedWarning",
+    "RemotesError",
     "RunError",
     "RunFailedWarning",
     "SecretInOptionsWarning",
@@ -187,6 +191,10 @@ class KeyMissingError(StorageError, FileNotFoundError):
     """No such key in this storage."""
 
 
+class RemotesError(StorageError):
+    """No remote of a blob delivers its bytes, or a transfer to remotes is not complete; run it again to finish."""
+
+
 class UnknownOutcomeError(StorageError):
     """The answer to a commit was lost.  It may have happened, so nothing was undone; the next session finds out."""
 
@@ -224,6 +232,10 @@ class IndexBehindWarning(MltraqDSWarning):
 
 class LeftoversWarning(MltraqDSWarning):
     """What was replaced or deleted is not all removed; the next session or `sweep` finishes."""
+
+
+class RemoteFailedWarning(MltraqDSWarning):
+    """A remote did not answer, or its bytes were not those that were written; another one delivered them."""
 
 
 class RunFailedWarning(MltraqDSWarning):

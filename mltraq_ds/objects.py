@@ -12,6 +12,7 @@ from mltraq_ds import codecs
 from mltraq_ds.blob import Blob, StoredEntry
 from mltraq_ds.codecs.base import Encoded
 from mltraq_ds.errors import CorruptBlobError, DanglingReferenceError, KeyMissingError, MltraqDSError
+from mltraq_ds.pointed import open_anywhere
 from mltraq_ds.reference import Reference
 from mltraq_ds.storage.base import Storage
 
@@ -209,7 +210,7 @@ class Objects:
         if known is not None and known.digest == reference.digest:
             return known
         try:
-            source = self.storage.open(reference.key, size=reference.size or None)
+            source = open_anywhere(self.storage, reference.key, size=reference.size or None)
         except KeyMissingError as error:
             raise self._missing(reference) from error
         blob = blobs.open_blob(source, digest=reference.digest or None, verify=self.verify)

@@ -16,7 +16,7 @@ from mltraq_ds.errors import CorruptBlobError, CorruptRecordError, InvalidNameEr
 from mltraq_ds.reference import Reference
 from mltraq_ds.storage.base import Source
 
-__all__ = ["Blob", "StoredEntry", "open_blob"]
+__all__ = ["Blob", "StoredEntry", "find_index", "open_blob"]
 
 #: The end of a blob that is read at once (bytes): most indexes are in it, and one request is enough.
 TAIL_SIZE = 64 * 1024
@@ -45,7 +45,7 @@ def open_blob(source: Source, *, digest: str | None = None, verify: Verify = "cr
     """
     if verify not in ("crc", "none", "digest"):
         raise UsageError(f"There is no verify={verify!r}: use 'crc', 'none' or 'digest'.")
-    index_offset, packed, crc32 = _find_index(source)
+    index_offset, packed, crc32 = find_index(source)
     found = f"sha256:{hashlib.sha256(packed).hexdigest()}"
     if digest is None:
         if crc_of([packed]) != crc32:
@@ -57,7 +57,7 @@ def open_blob(source: Source, *, digest: str | None = None, verify: Verify = "cr
     return Blob(source, parse_index(packed, index_offset, source.key), (index_offset, packed.nbytes), found, verify)
 
 
-def _find_index(source: Source) -> tuple[int, memoryview, int]:
+def find_index(source: Source) -> tuple[int, memoryview, int]:
     """Return offset, bytes and expected CRC-32 of the index."""
     start = max(0, source.size - TAIL_SIZE)
     tail = source.read(start, source.size - start)

@@ -15,6 +15,7 @@ from mltraq_ds.ids import validate_key
 from mltraq_ds.storage import writing
 from mltraq_ds.storage.base import Stat
 from mltraq_ds.storage.failures import Failing
+from mltraq_ds.storage.links import is_listed
 
 __all__ = ["Root", "check_is_file", "remove_tree", "scan", "stat_of"]
 
@@ -56,9 +57,10 @@ class Root:
         return os.path.dirname(self.join(f"{validate_key(prefix, 'prefix')}/x")) if prefix else self.path
 
     def refuse_escape(self, path: str) -> None:
-        """Raise `InvalidNameError` if a link leads out of the root."""
+        """Raise `InvalidNameError` if a link leads out of the root and is none that the store lists."""
         target, root = os.path.realpath(path), os.path.realpath(self.path)
-        if target != root and not target.startswith(root.rstrip(os.sep) + os.sep):
+        is_inside = target == root or target.startswith(root.rstrip(os.sep) + os.sep)
+        if not is_inside and not is_listed(self.path, path):
             raise InvalidNameError(
                 f"The key {os.path.relpath(path, self.path)!r} is refused because it is a symbolic link that leaves "
                 f"{self._url}. Replace it by what it points to."

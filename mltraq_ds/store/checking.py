@@ -12,10 +12,13 @@ from functools import partial
 from mltraq_ds.errors import MltraqDSError
 from mltraq_ds.objects import Objects
 from mltraq_ds.orm.failures import INDEX_ERRORS
+from mltraq_ds.orm.artifacts import ArtifactIndex
 from mltraq_ds.orm.index import Index
 from mltraq_ds.storage.base import Storage
-from mltraq_ds.store import layout
+from mltraq_ds.store import generations, layout
+from mltraq_ds.store.artifact_check import check_artifacts
 from mltraq_ds.store.experiment_check import Examined, examine
+from mltraq_ds.store.generations import Generation
 from mltraq_ds.store.identity import original_of
 from mltraq_ds.store.index_check import check_index
 from mltraq_ds.store.intents import Intent
@@ -76,7 +79,9 @@ def check(
     for one in examined:
         found.update(one)
     _check_unfinished(storage, seen, by_folder, found)
-    _check_replaced(examined, found)
+    _check_replaced(storage, examined, found)
+    rows = ArtifactIndex(index.database, index.store_id) if index is not None else None
+    check_artifacts(storage, seen.artifacts, writers.found, rows, found, deep=deep)
     if index is not None:
         check_index(storage, index, examined, found)
         _check_identity(storage, index, found)
@@ -112,7 +117,7 @@ def _check_root(storage: Storage, seen: Survey, found: Notebook) -> None:
     except MltraqDSError as error:
         found.add("unreadable descriptor", layout.STORE, detail=str(error))
     for stat in seen.files:
-        if stat.key != layout.STORE:
+        if stat.key not in (layout.STORE, layout.VERIFIED):
             found.add("foreign file", stat.key, size_bytes=stat.size, detail="No part of a store.")
     if seen.artifacts:
         size = sum(stat.size for stat in seen.artifacts)
@@ -161,20 +166,32 @@ def _check_unfinished(storage: Storage, seen: Survey, by_folder: dict[str, list[
     alive = {name for name, writers in by_folder.items() if any(seems_alive(storage, intent) for intent in writers)}
     again = {stat.key for stat in storage.list_unfinished()}
     for stat in seen.unfinished:
-        place = stat.key.partition("/")[0]
-        is_at_work = place in alive or (place == layout.PENDING and alive) or is_being_written(stat, seen.now)
+        is_at_work = may_be_of_a_writer(stat, alive) or is_being_written(stat, seen.now)
         if stat.key in again and not is_at_work:
             found.add("unfinished write", stat.key, size_bytes=stat.size, detail="A write was killed, or is going on.")
 
 
-def _check_replaced(examined: Sequence[Examined], found: Notebook) -> None:
+def _check_replaced(storage: Storage, examined: Sequence[Examined], found: Notebook) -> None:
     current = [one.generation for one in examined if one.generation]
     pinned = pins(current)
     for generation in current:
         if not generation.deleted and is_replaced(generation, pinned):
-            key = layout.generation_key(layout.folder_of(generation.id_experiment), generation.number)
-            detail = "Another experiment has taken its place; delete_experiment(id_experiment=…) removes the rest."
-            found.add("unfinished delete", key, generation.id_experiment, detail=detail)
+            folder = layout.folder_of(generation.id_experiment)
+            key = layout.generation_key(folder, generation.number)
+            # Whoever has just taken its place may be about to end it.  Intents first: one that has gone has ended it.
+            if any(seems_alive(storage, intent) for intent in read_intents(storage).found):
+                found.note("at work", key, generation.id_experiment, detail="Another experiment is taking its place.")
+            elif _is_still(storage, folder, generation):
+                detail = "Another experiment has taken its place; delete_experiment(id_experiment=…) removes the rest."
+                found.add("unfinished delete", key, generation.id_experiment, detail=detail)
+
+
+def _is_still(storage: Storage, folder: str, generation: Generation) -> bool:
+    try:
+        now = generations.current(storage, folder)
+    except MltraqDSError:
+        return True
+    return now is not None and now.ident == generation.ident
 
 
 def _check_identity(storage: Storage, index: Index, found: Notebook) -> None:

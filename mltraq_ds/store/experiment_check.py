@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from mltraq_ds.errors import KeyMissingError, MltraqDSError
+from mltraq_ds.pointed import read_pointer
 from mltraq_ds.reference import Reference
 from mltraq_ds.storage.base import Storage
 from mltraq_ds.store import descriptors, generations, layout, references
@@ -18,8 +19,6 @@ from mltraq_ds.store.report import Notebook
 from mltraq_ds.store.survey import Folder, seems_alive
 
 __all__ = ["Examined", "examine"]
-
-_POINTER = ".remote"
 
 
 @dataclass
@@ -66,9 +65,7 @@ def examine(storage: Storage, folder: Folder, writers: Sequence[Intent], *, deep
     _read_generations(storage, folder, found)
     is_ours = found.generation is not None or found.is_unreadable or _is_experiment(storage, folder, found)
     for stat in folder.foreign:
-        is_pointer = stat.key.endswith(_POINTER)
-        detail = "It looks like a pointer; no blob is read through it." if is_pointer else "No part of an experiment."
-        found.add("foreign file", stat.key, found.id_experiment, stat.size, detail)
+        found.add("foreign file", stat.key, found.id_experiment, stat.size, "No part of an experiment.")
     if not is_ours:
         return found
     if found.generation is not None and not found.generation.deleted:
@@ -145,11 +142,10 @@ def _check_live(storage: Storage, folder: Folder, generation: Generation, found:
     found.n_runs = n_runs
     found.used |= generation.keys | mentioned.keys()
     for reference in generation.blobs:
-        stat = folder.blobs.get(reference.key)
         add = partial(found.add, key=reference.key, experiment=generation.id_experiment, size_bytes=reference.size)
-        if stat is None:
+        if not _is_there(storage, folder, reference, found):
             add("dangling reference", detail=f"Generation {generation.number} refers to this blob, and it is gone.")
-        elif stat.size != reference.size:
+        elif (stat := folder.blobs.get(reference.key)) and stat.size != reference.size:
             add("corrupt blob", detail=f"It has {stat.size} bytes, and {reference.size} were written.")
         elif deep:
             damage, nested = references.damage_of_blob(storage, reference, sorted(mentioned.get(reference.key, ())))
@@ -157,6 +153,21 @@ def _check_live(storage: Storage, folder: Folder, generation: Generation, found:
                 add("corrupt blob", detail=sentence)
             for inner in nested:
                 _check_listed(inner, listed, reference.key, generation, found)
+
+
+def _is_there(storage: Storage, folder: Folder, reference: Reference, found: Examined) -> bool:
+    """Tell whether a blob is here or on remotes; note what is wrong with its pointer."""
+    stat = folder.pointers.get(reference.key)
+    if stat is not None:
+        add = partial(found.add, "unreadable pointer", stat.key, found.id_experiment, stat.size)
+        try:
+            pointer = read_pointer(storage, reference.key)
+        except MltraqDSError as error:
+            add(str(error))
+        else:
+            if pointer is not None and (pointer.size, pointer.index) != (reference.size, reference.digest):
+                add("It stands for another blob than the one that is referred to.")
+    return stat is not None or reference.key in folder.blobs
 
 
 def _check_record(
@@ -203,18 +214,18 @@ def _check_single(storage: Storage, folder: Folder, key: str, folded: Sequence[s
     found.used.add(key)
     for reference in inside:
         found.used.add(reference.key)
-        stat = folder.blobs.get(reference.key)
-        if stat is None:
+        if not _is_there(storage, folder, reference, found):
             detail = f"Record {key} refers to this blob, and it is gone."
             found.add("dangling reference", reference.key, found.id_experiment, reference.size, detail)
-        elif stat.size != reference.size:
+        elif (stat := folder.blobs.get(reference.key)) and stat.size != reference.size:
             detail = f"It has {stat.size} bytes, and {reference.size} were written."
             found.add("corrupt blob", reference.key, found.id_experiment, reference.size, detail)
 
 
 def _find_orphans(folder: Folder, found: Examined) -> None:
-    for stat in (*folder.blobs.values(), *folder.records.values(), *folder.singles.values()):
-        if stat.key not in found.used:
+    files = (*folder.blobs.items(), *folder.pointers.items(), *folder.records.items(), *folder.singles.items())
+    for key, stat in files:
+        if key not in found.used:
             found.add("orphan", stat.key, found.id_experiment, stat.size, "Nothing refers to it.")
     if found.generation is None and folder.meta is not None and not found.used:
         detail = "A persist was killed before anything was committed here."

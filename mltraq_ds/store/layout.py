@@ -15,9 +15,13 @@ from mltraq_ds.storage.base import Storage
 from mltraq_ds.store import descriptors
 
 __all__ = [
+    "ARTIFACTS",
     "META",
     "PENDING",
     "STORE",
+    "VERIFIED",
+    "artifact_folder",
+    "artifact_meta_bytes",
     "blob_key",
     "experiment_folders",
     "folder_of",
@@ -37,6 +41,8 @@ __all__ = [
 
 STORE = "_store.json"
 PENDING = "_pending"
+#: When remotes were last verified from here; for people.
+VERIFIED = "_verified.json"
 META = "_meta.json"
 ARTIFACTS = "artifacts"
 
@@ -51,6 +57,11 @@ def now_text() -> str:
 def folder_of(id_experiment: str) -> str:
     """Return the folder of an experiment: its id, escaped so that different ids never share one."""
     return escape_name(id_experiment)
+
+
+def artifact_folder(name: str) -> str:
+    """Return the folder of a saved artifact: its name, escaped so that different names never share one."""
+    return f"{ARTIFACTS}/{escape_name(name)}"
 
 
 def blob_key(folder: str, name: uuid.UUID) -> str:
@@ -88,6 +99,11 @@ def meta_bytes(id_experiment: str, name: str, generation: int) -> bytes:
     """Return the bytes of `_meta.json`: what this folder is, for people, and for tools that list a store."""
     body = {"kind": "experiment", "id_experiment": id_experiment, "name": name, "generation": generation}
     return descriptors.to_bytes("folder", body)
+
+
+def artifact_meta_bytes(name: str) -> bytes:
+    """Return the bytes of `_meta.json` in the folder of a saved artifact."""
+    return descriptors.to_bytes("folder", {"kind": "artifact", "name": name})
 
 
 def names_generation(storage: Storage, folder: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from mltraq_ds.blob import open_blob
 from mltraq_ds.errors import CorruptRecordError, MltraqDSError
+from mltraq_ds.pointed import open_anywhere
 from mltraq_ds.reference import Reference
 from mltraq_ds.storage.base import Storage
 from mltraq_ds.store import records
@@ -82,7 +83,7 @@ def damage_of_blob(
     """
     nested: list[Reference] = []
     try:
-        source = storage.open(reference.key, size=reference.size)
+        source = open_anywhere(storage, reference.key, size=reference.size)
         try:
             blob = open_blob(source, digest=reference.digest)
             damage = blob.check(deep=True)

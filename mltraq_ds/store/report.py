@@ -33,6 +33,7 @@ REMEDIES = {
     "unreadable descriptor": _RESTORE,
     "unreadable generation": _RESTORE,
     "unreadable intent": "Remove the file if no writer is at work.",
+    "unreadable pointer": "Restore it from a copy, such as the last commit in git; or write it anew by 'remote upload'.",
     "unreadable record": _RESTORE,
 }
 

@@ -6,10 +6,12 @@ Everything here may be repeated: a killed persist or delete is finished by the n
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from contextlib import suppress
 
 from mltraq_ds.errors import KeyExistsError, KeyMissingError
 from mltraq_ds.storage.base import Storage
+from mltraq_ds.storage.pointer import pointer_key
 from mltraq_ds.store import generations, layout, slots
 from mltraq_ds.store.generations import Generation, Ident
 
@@ -22,10 +24,17 @@ def retire(storage: Storage, parent: Generation | None, new: Generation) -> None
     By name, never by listing: a file that is not in `parent` may belong to a writer at work.
     """
     if parent is not None:
-        storage.delete_many(sorted(parent.keys - new.keys))
+        storage.delete_many(with_pointers(parent.keys - new.keys))
     folder = layout.folder_of(new.id_experiment)
     data = layout.meta_bytes(new.id_experiment, new.name, new.number)
-    storage.put(layout.meta_key(folder), [data], size=len(data), replace=True, flush=False)
+    with suppress(KeyMissingError):  # replaced or deleted since the index knows it: the folder is somebody else's now
+        storage.put(layout.meta_key(folder), [data], size=len(data), replace=True, flush=False)
+
+
+def with_pointers(keys: Iterable[str]) -> list[str]:
+    """Return the keys of blobs and records, each blob with the pointer that may stand beside it or in its place."""
+    found = sorted(keys)
+    return [*found, *(pointer_key(key) for key in found if "/runs/" not in key)]
 
 
 def end_experiment(storage: Storage, id_experiment: str, writer: str, only: Ident | None = None) -> Generation | None:
@@ -69,7 +78,9 @@ def end_experiment(storage: Storage, id_experiment: str, writer: str, only: Iden
         except slots.SlotTaken:
             continue  # somebody committed meanwhile: look again
         except KeyMissingError:
-            return None  # somebody else has removed the folder
+            if generations.current(storage, folder) is None:
+                return None  # somebody else has removed the folder
+            continue  # only the unfinished file is gone, which somebody took for garbage
         return end
 
 
@@ -89,7 +100,7 @@ def remove_files(storage: Storage, end: Generation) -> None:
     if is_moved:
         remove_moved(storage, target, folder)
     else:
-        storage.delete_many(end.retires)
+        storage.delete_many(with_pointers(end.retires))
 
 
 def remove_moved(storage: Storage, target: str, folder: str | None = None) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from mltraq_ds.errors import InvalidNameError, KeyMissingError, MltraqDSError
 from mltraq_ds.ids import validate_key
 from mltraq_ds.storage.base import Stat, Storage
+from mltraq_ds.storage.pointer import SUFFIX, blob_of
 from mltraq_ds.store import intents, layout
 from mltraq_ds.store.intents import Intent
 
@@ -19,6 +20,7 @@ __all__ = [
     "Survey",
     "is_being_written",
     "is_valid",
+    "may_be_of_a_writer",
     "read_intents",
     "read_pending",
     "seems_alive",
@@ -40,6 +42,15 @@ def is_being_written(stat: Stat, now: float) -> bool:
     return stat.key.startswith(f"{layout.PENDING}/") and now - stat.modified < _MOMENT_S
 
 
+def may_be_of_a_writer(stat: Stat, at_work: Collection[str]) -> bool:
+    """Tell whether an unfinished write may be that of a writer at work; `at_work` are the folders of all of them.
+
+    Beside its own folder a writer touches two places: the intents, and the generations of what it replaces.
+    """
+    folder, _, rest = stat.key.partition("/")
+    return folder in at_work or (bool(at_work) and (folder == layout.PENDING or rest.startswith("generations/")))
+
+
 def is_valid(key: str) -> bool:
     """Tell whether a listed name may be used as a key; foreign files are listed whatever their name."""
     try:
@@ -59,6 +70,11 @@ class Folder:
         The folder.
     stats : list of Stat
         All files in it, as listed.
+
+    Attributes
+    ----------
+    blobs, pointers : dict
+        By the key of the blob.
     """
 
     name: str
@@ -66,6 +82,7 @@ class Folder:
     meta: Stat | None = field(default=None, init=False)
     generations: dict[int, Stat] = field(default_factory=dict, init=False)
     blobs: dict[str, Stat] = field(default_factory=dict, init=False)
+    pointers: dict[str, Stat] = field(default_factory=dict, init=False)
     records: dict[str, Stat] = field(default_factory=dict, init=False)
     singles: dict[str, Stat] = field(default_factory=dict, init=False)
     foreign: list[Stat] = field(default_factory=list, init=False)
@@ -76,6 +93,8 @@ class Folder:
             rest = stat.key[skip:]
             if _BLOB.fullmatch(rest):
                 self.blobs[stat.key] = stat
+            elif rest.endswith(SUFFIX) and _BLOB.fullmatch(blob_of(rest)):
+                self.pointers[blob_of(stat.key)] = stat
             elif _RECORDS.fullmatch(rest):
                 self.records[stat.key] = stat
             elif rest == layout.META:
@@ -152,7 +171,8 @@ class Intents:
         """Return the intents by the folder that they protect."""
         folders: dict[str, list[Intent]] = {}
         for intent in self.found:
-            folders.setdefault(layout.folder_of(intent.id_experiment), []).append(intent)
+            folder = layout.ARTIFACTS if intent.is_of_artifact else layout.folder_of(intent.id_experiment)
+            folders.setdefault(folder, []).append(intent)
         return folders
 
 

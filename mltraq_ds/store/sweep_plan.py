@@ -154,8 +154,8 @@ def plan_folder(folder: Folder, roots: Roots, in_index: AbstractSet[str], before
         if has_folders and not roots.keys:
             _take_whole(plan, before)
             return plan
-    for stat in (*folder.blobs.values(), *folder.records.values()):
-        if stat.key not in roots.keys and stat.key not in in_index:
+    for key, stat in (*folder.blobs.items(), *folder.pointers.items(), *folder.records.items()):
+        if key not in roots.keys and key not in in_index:
             _take(plan, "orphan", stat, before)
     for key in sorted(roots.folded):
         _take(plan, "folded record", folder.singles[key], before)

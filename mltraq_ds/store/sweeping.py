@@ -12,9 +12,12 @@ from contextlib import nullcontext
 
 from mltraq_ds.errors import CorruptRecordError, MltraqDSError, UsageError
 from mltraq_ds.objects import Objects
+from mltraq_ds.orm.artifacts import ArtifactIndex
 from mltraq_ds.orm.index import Index
 from mltraq_ds.storage.base import Stat, Storage
+from mltraq_ds.storage.pointer import blob_of
 from mltraq_ds.store import generations, layout
+from mltraq_ds.store.artifact_check import sweep_artifacts
 from mltraq_ds.store.intents import Intent
 from mltraq_ds.store.lease import Lease
 from mltraq_ds.store.rebuilding import each
@@ -109,6 +112,10 @@ class _Sweep:
         for plan in plans:
             self._keep_lease()
             self._remove(plan)
+        rows = ArtifactIndex(self.index.database, self.index.store_id) if self.index is not None else None
+        self.n_young += sweep_artifacts(
+            self.storage, seen.artifacts, rows, self.report, before=self.before, dry_run=self.dry_run
+        )
         rest = Leftovers(self.storage, self.index, self.report, dry_run=self.dry_run, before=self.before)
         rest.sweep_pending(seen)
         rest.sweep_unfinished(seen, writers)
@@ -212,7 +219,7 @@ class _Sweep:
                 "at work", plan.folder.name, detail="It was persisted meanwhile; nothing is removed there."
             )
             return
-        going = [(kind, stat) for kind, stat in plan.remove if stat.key not in roots.keys]
+        going = [(kind, stat) for kind, stat in plan.remove if blob_of(stat.key) not in roots.keys]
         self._take(going, roots.generation.id_experiment if roots.generation else "")
         if self.dry_run:
             return

@@ -9,6 +9,7 @@ from typing import Any
 from mltraq_ds.errors import ConcurrentPersistError, DanglingReferenceError, ExperimentExistsError, UsageError
 from mltraq_ds.objects import Objects
 from mltraq_ds.orm.index import Index
+from mltraq_ds.pointed import read_pointer
 from mltraq_ds.storage import Storage
 from mltraq_ds.store import generations, layout, records
 from mltraq_ds.store.generations import Generation, Ident
@@ -116,6 +117,8 @@ def check_kept(storage: Storage, folder: str, kept: Mapping[str, int], label: st
     for key, size in sorted(kept.items()):
         if len(kept) <= _LIST_FROM and storage.exists(key):
             there[key] = storage.stat(key).size
+        if key not in there and (pointer := read_pointer(storage, key)):
+            there[key] = pointer.size
         if there.get(key) != size:
             found = f"has {there[key]} bytes, not {size}" if key in there else "is gone"
             raise DanglingReferenceError(

@@ -20,6 +20,7 @@ LAYERS = {
     "mltraq_ds.storage": (1, 0),
     "mltraq_ds.codecs": (1, 1),
     "mltraq_ds.blob": (1, 2),
+    "mltraq_ds.pointed": (1, 3),
     "mltraq_ds.objects": (2, 0),
     "mltraq_ds.place": (3, 0),
     "mltraq_ds.lazy": (3, 0),
@@ -27,6 +28,8 @@ LAYERS = {
     "mltraq_ds.datastore_io": (3, 0),
     "mltraq_ds.store": (3, 0),
     "mltraq_ds.orm": (4, 0),
+    "mltraq_ds.store.artifact_check": (5, 0),
+    "mltraq_ds.store.artifact_rows": (5, 0),
     "mltraq_ds.store.claims": (5, 0),
     "mltraq_ds.store.commit": (5, 0),
     "mltraq_ds.store.deletion": (5, 0),
@@ -34,6 +37,9 @@ LAYERS = {
     "mltraq_ds.store.rows": (5, 0),
     "mltraq_ds.store.follow_up": (5, 0),
     "mltraq_ds.store.indexed": (5, 0),
+    "mltraq_ds.store.indexed_config": (5, 0),
+    "mltraq_ds.store.single_index": (5, 0),
+    "mltraq_ds.store.single_check": (5, 0),
     "mltraq_ds.store.validation": (5, 0),
     "mltraq_ds.store.transfer": (5, 0),
     "mltraq_ds.store.maintenance": (5, 0),
@@ -44,6 +50,8 @@ LAYERS = {
     "mltraq_ds.store.rebuilding": (5, 0),
     "mltraq_ds.store.sweep_leftovers": (5, 0),
     "mltraq_ds.store.sweeping": (5, 0),
+    "mltraq_ds.store.saving": (5, 0),
+    "mltraq_ds.store.version_deletion": (5, 0),
     "mltraq_ds.orm.column": (5, 0),
     "mltraq_ds.tracking": (6, 0),
     "mltraq_ds.artifacts": (7, 0),
@@ -82,11 +90,14 @@ HOMES = {
     "sklearn": ["mltraq_ds.cli"],
     "sqlalchemy": ["mltraq_ds.orm", "mltraq_ds.store.commit"],
     "torch": ["mltraq_ds.codecs"],
-    "tqdm": ["mltraq_ds.tracking"],
+    "tqdm": ["mltraq_ds.lake.work", "mltraq_ds.tracking"],
     "typer": ["mltraq_ds.cli"],
     "uuid6": ["mltraq_ds.ids"],
     "zlib_ng": ["mltraq_ds.blob"],
 }
+
+# These only name what is public, and load it on first use.
+NAMING = {"mltraq_ds", "mltraq_ds.store"}
 
 # Where the name to import differs from the name to install.
 DISTRIBUTIONS = {"backports": "backports.zstd", "sklearn": "scikit-learn", "zlib_ng": "zlib-ng"}
@@ -122,8 +133,8 @@ def _imports(tree, modules):
 
 @pytest.fixture(scope="module")
 def imports(modules):
-    """Return what each module imports; the package itself is left out, since it only names what is public."""
-    return {name: set(_imports(tree, modules)) for name, tree in modules.items() if name != "mltraq_ds"}
+    """Return what each module imports; packages that only name what is public are left out."""
+    return {name: set(_imports(tree, modules)) for name, tree in modules.items() if name not in NAMING}
 
 
 @pytest.fixture(scope="module")

@@ -199,13 +199,12 @@ def test_foreign_files(scene):
         scene.put("_pending/x.txt"),
         scene.put(f"{folder}/x"),
         scene.put(f"{folder}/generations/x"),
-        scene.put(f"{folder}/{'0' * 32}.remote"),
+        scene.put(f"{folder}/x.remote"),
     }
     scene.put(f"{folder}/logs/a.log")
     scene.put("artifacts/x/y")
     report = scene.check()
     assert {(one.kind, one.key) for one in report} == {("foreign file", key) for key in foreign}
-    assert "pointer" in next(one.detail for one in report if one.key.endswith(".remote"))
     assert ("artifacts", 10) in [(note.kind, note.size_bytes) for note in report.notes]
 
 

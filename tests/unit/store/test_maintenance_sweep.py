@@ -210,9 +210,9 @@ def test_users_own_files(scene, later):
 
 
 def test_foreign_files_and_other_parts_stay(scene):
-    """Whatever is not known stays: logs, results, pointers, artifacts, other kinds of folders."""
+    """Whatever is not known stays: logs, results, artifacts, other kinds of folders."""
     folder = layout.folder_of(scene.first.id_experiment)
-    keys = [f"{folder}/logs/a.log", f"{folder}/artifacts/{'0' * 32}", f"{folder}/{'0' * 32}.remote", f"{folder}/x"]
+    keys = [f"{folder}/logs/a.log", f"{folder}/artifacts/{'0' * 32}", f"{folder}/x.remote", f"{folder}/x"]
     keys += ["readme.txt", f"artifacts/a/{'0' * 32}", "_pending/x.txt", f"column/{'0' * 32}"]
     for key in keys:
         scene.put(key)

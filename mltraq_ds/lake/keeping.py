@@ -1,0 +1,82 @@
+"""Keeping: which bytes stay here, and which remotes pointers name."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from mltraq_ds.errors import UsageError
+from mltraq_ds.lake import dropping
+from mltraq_ds.lake.common import Keys, Store, Urls, each_blob, urls_of
+from mltraq_ds.lake.remotes import Remote
+from mltraq_ds.lake.report import LakeReport
+from mltraq_ds.lake.selection import Selection
+from mltraq_ds.storage.remote_urls import parse_remote
+
+__all__ = ["drop", "pull", "remove"]
+
+
+def remove(
+    store: Store,
+    *,
+    remotes: Urls,
+    keys: Keys = None,
+    start: int = 0,
+    stop: int | None = None,
+    step: int = 1,
+) -> LakeReport:
+    """Forget remotes: pointers no longer name them.  Nothing is done on the remotes.
+
+    Raises
+    ------
+    RemotesError
+        If a blob would be nowhere any more.  Its pointer stays; those of the others have forgotten the remotes.
+    """
+    urls = [parse_remote(url).public_url for url in urls_of(remotes)]
+    return each_blob(
+        "remove", store, Selection.of(keys, start, stop, step), "forgotten", lambda s, r: dropping.forget(s, r, urls)
+    )
+
+
+def drop(
+    store: Store,
+    *,
+    num_copies: int = 1,
+    keys: Keys = None,
+    start: int = 0,
+    stop: int | None = None,
+    step: int = 1,
+    jobs: int | None = None,
+) -> LakeReport:
+    """Remove the local bytes of blobs that at least `num_copies` remotes have, each read whole and verified now.
+
+    Raises
+    ------
+    RemotesError
+        If some have fewer copies.  Their bytes stay.
+    """
+    if num_copies < 1:
+        raise UsageError(f"num_copies={num_copies} is refused: without a copy the bytes would be lost.")
+    open_one = cache(Remote.open)
+    selection = Selection.of(keys, start, stop, step)
+    return each_blob(
+        "drop", store, selection, "dropped", lambda s, r: dropping.drop_blob(s, r, num_copies, open_one), jobs
+    )
+
+
+def pull(
+    store: Store,
+    *,
+    keys: Keys = None,
+    start: int = 0,
+    stop: int | None = None,
+    step: int = 1,
+    jobs: int | None = None,
+) -> LakeReport:
+    """Fetch the bytes of blobs that live on remotes only, verified; pointers stay beside them.
+
+    Raises
+    ------
+    RemotesError
+        If no remote delivers some of them.  The others are here; run it again to finish.
+    """
+    return each_blob("pull", store, Selection.of(keys, start, stop, step), "pulled", dropping.pull_blob, jobs)
