@@ -124,7 +124,8 @@ class LocalStorage(Storage):
             fd,
             Failing("read", key, self.url),
             size=size,
-            is_mappable=lambda device: self._mmap and self._type_of(device, path) in MAPPABLE,
+            is_local=lambda device: self._type_of(device, path) in MAPPABLE,
+            mmap=self._mmap,
             home=self,
         )
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import sys
 import threading
-import weakref
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -15,6 +13,7 @@ from mltraq_ds.errors import CorruptBlobError, StorageError
 from mltraq_ds.storage.base import Source, Storage
 from mltraq_ds.storage.failures import Failing
 from mltraq_ds.storage.folders import check_is_file
+from mltraq_ds.storage.mappings import Descriptor, Leased, has_room
 
 __all__ = ["MAP_FROM", "FileSource", "check_range", "new_buffer", "open_file"]
 
@@ -24,19 +23,7 @@ MAP_FROM = 64 * 1024
 # Without O_NONBLOCK opening a pipe would wait for a writer.
 _READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _IS_LINK = {errno.ELOOP, errno.EMLINK}
-_UNTRACKED = {"trackfd": False} if sys.version_info >= (3, 13) else {}
-_mappings: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 _seek_lock = threading.Lock()
-
-
-def _max_mappings() -> int:
-    # Every mapping holds a descriptor, and arrays may live long: the rest is left to the program, and reads are copied.
-    try:
-        import resource
-    except ImportError:  # pragma: no cover - Windows
-        return 256
-    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return 16_384 if soft == resource.RLIM_INFINITY else min(soft // 2, 16_384)
 
 
 def new_buffer(size: int) -> memoryview:
@@ -73,27 +60,12 @@ def open_file(path: str, check_link: Callable[[str], None]) -> int:
     return os.open(path, _READ)
 
 
-class _Descriptor:
-    """A file descriptor that is closed when nobody uses it: not under the hands of a thread that is reading."""
-
-    __slots__ = ("number",)
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def __reduce__(self) -> tuple[object, ...]:
-        raise TypeError("a file descriptor means nothing elsewhere")
-
-    def __del__(self, close: Callable[[int], None] = os.close) -> None:
-        close(self.number)
-
-
 class FileSource(Source):
     """An open file.  Holds one file descriptor until it is closed or forgotten.
 
     Every read gives memory of its own: large ones a private, copy-on-write mapping of just that range, small ones a
-    copy.  So an array that is changed in place changes neither the file nor what is read next.  A file that is cut
-    *after* a mapping was handed out makes touching the lost pages a SIGBUS; the library never cuts a file.
+    copy.  So an array that is changed in place changes neither the file nor what is read next.  What others do to the
+    file is found at the next read, and does not reach what was handed out before; see `mltraq_ds.storage.mappings`.
 
     Parameters
     ----------
@@ -103,8 +75,10 @@ class FileSource(Source):
         Names the key.
     size : int, optional
         What it must hold (bytes), else `CorruptBlobError`.
-    is_mappable : callable
-        Tells of a device whether its files may be mapped.
+    is_local : callable
+        Tells of a device whether it is a disk of this machine.
+    mmap : bool
+        Map large ranges of files on such a device.
     home : Storage, optional
         Where a pickled copy opens the key again.
     """
@@ -115,11 +89,12 @@ class FileSource(Source):
         failing: Failing,
         *,
         size: int | None,
-        is_mappable: Callable[[int], bool],
+        is_local: Callable[[int], bool],
+        mmap: bool = True,
         home: Storage | None = None,
     ) -> None:
         self._home = home
-        self._file: _Descriptor | None = _Descriptor(fd)
+        self._file: Leased | None = Leased(Descriptor(fd))
         self._failing = failing
         self.key = failing.key
         with failing:
@@ -128,7 +103,9 @@ class FileSource(Source):
         if size is not None and status.st_size != size:
             raise self._changed(status.st_size, size, "written")
         self.size = status.st_size
-        self._is_mappable = self.size >= MAP_FROM and is_mappable(status.st_dev)
+        self._modified = status.st_mtime_ns
+        self._is_local = is_local
+        self._is_mappable = mmap and self.size >= MAP_FROM and is_local(status.st_dev)
 
     @property
     def home(self) -> Storage | None:
@@ -141,23 +118,33 @@ class FileSource(Source):
         if file is None:
             raise StorageError(f"read {self.key!r} failed because it was closed. Open it again.")
         check_range(self.key, offset, size, self.size)
-        with self._failing:
-            now = os.fstat(file.number).st_size
-        if now != self.size:
-            raise self._changed(now, self.size, "there when it was opened")
-        if self._is_mappable and size >= MAP_FROM and len(_mappings) < _max_mappings():
+        self._require_unchanged(file)
+        if self._is_mappable and size >= MAP_FROM and has_room():
             # Mapping fails where files cannot be mapped or descriptors have run out; reading is only slower.
             with suppress(OSError):
-                return self._map(file.number, offset, size)
-        return self._copy(file.number, offset, size)
+                return self._map(file, offset, size)
+        view = self._copy(file.number, offset, size)  # the mapping of a file that changed ends here too
+        self._require_unchanged(file)
+        return view
 
-    def _map(self, fd: int, offset: int, size: int) -> memoryview:
+    def _require_unchanged(self, file: Leased) -> None:
+        with self._failing:
+            now = os.fstat(file.number)
+        if now.st_size != self.size:
+            raise self._changed(now.st_size, self.size, "there when it was opened")
+        # Servers round times when they get to know them; a disk of this machine does not.
+        if now.st_mtime_ns != self._modified and self._is_local(now.st_dev):
+            raise self._corrupt(
+                "it was written to since it was opened. Load it again; 'mltraq-ds check --deep' tells whether it is "
+                "damaged."
+            )
+
+    def _map(self, file: Leased, offset: int, size: int) -> memoryview:
         skip = offset % mmap.ALLOCATIONGRANULARITY
         try:
-            mapping = mmap.mmap(fd, skip + size, access=mmap.ACCESS_COPY, offset=offset - skip, **_UNTRACKED)
+            mapping = file.map(offset - skip, skip + size, lambda: self._require_unchanged(file))
         except ValueError as error:  # it looks at the size, too
-            raise self._changed(os.fstat(fd).st_size, self.size, "there when it was opened") from error
-        _mappings.add(mapping)
+            raise self._changed(os.fstat(file.number).st_size, self.size, "there when it was opened") from error
         return memoryview(mapping)[skip:]
 
     def _copy(self, fd: int, offset: int, size: int) -> memoryview:
@@ -172,10 +159,12 @@ class FileSource(Source):
         return buffer
 
     def _changed(self, now: int, size: int, when: str) -> CorruptBlobError:
-        return CorruptBlobError(
-            f"read {self.key!r} in {self._failing.url} failed because it has {now} bytes and {size} were {when}. It "
-            "was cut or changed: restore it from a copy."
+        return self._corrupt(
+            f"it has {now} bytes and {size} were {when}. It was cut or changed: restore it from a copy."
         )
+
+    def _corrupt(self, reason: str) -> CorruptBlobError:
+        return CorruptBlobError(f"read {self.key!r} in {self._failing.url} failed because {reason}")
 
     def close(self) -> None:
         # docstring inherited

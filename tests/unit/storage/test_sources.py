@@ -5,12 +5,12 @@ import gc
 import mmap
 import os
 import resource
-import stat
 
 import pytest
 
 from mltraq_ds.errors import CorruptBlobError, StorageError
-from mltraq_ds.storage import LocalStorage, sources, stream_of
+from mltraq_ds.storage import LocalStorage, stream_of
+from mltraq_ds.storage import mappings as file_mappings
 from mltraq_ds.storage.local import MAPPABLE
 from mltraq_ds.storage.mounts import filesystem_type
 from mltraq_ds.storage.sources import MAP_FROM, new_buffer
@@ -115,7 +115,7 @@ def test_filesystem_type_unknown(tmp_path, monkeypatch):
 
 def test_descriptors_are_left_to_others(storage, monkeypatch, mappings):
     """Mappings hold descriptors and arrays live long: beyond a share of the limit, reads are copies."""
-    monkeypatch.setattr(sources, "_max_mappings", lambda: 0)
+    monkeypatch.setattr(file_mappings, "_max_open", lambda: 0)
     assert bytes(storage.open("x").read(0, SIZE)) == DATA
     assert mappings == []
 
@@ -124,7 +124,7 @@ def test_descriptors_are_left_to_others(storage, monkeypatch, mappings):
 def test_share_of_descriptors(monkeypatch, soft, limit):
     """Half of the descriptors at most, and a fixed number where there is no limit."""
     monkeypatch.setattr(resource, "getrlimit", lambda which: (soft, soft))
-    assert sources._max_mappings() == limit
+    assert file_mappings._max_open() == limit
 
 
 def test_mapping_that_fails(storage, monkeypatch):
@@ -154,6 +154,7 @@ def test_changed_while_open(storage, tmp_path, size, is_mapped):
 @pytest.mark.parametrize("is_mapped", [True, False])
 def test_cut_between_looking_and_reading(storage, tmp_path, monkeypatch, is_mapped):
     """A file that is cut right after its size was looked at is an error too."""
+    before = os.stat(tmp_path / "x")
     source = LocalStorage(tmp_path, mmap=is_mapped).open("x")
     os.chmod(tmp_path / "x", 0o644)
     os.truncate(tmp_path / "x", 1000)
@@ -161,9 +162,7 @@ def test_cut_between_looking_and_reading(storage, tmp_path, monkeypatch, is_mapp
 
     def fstat(fd):
         monkeypatch.setattr(os, "fstat", real)
-        status = list(real(fd))
-        status[stat.ST_SIZE] = SIZE
-        return os.stat_result(status)
+        return before
 
     monkeypatch.setattr(os, "fstat", fstat)
     with pytest.raises(CorruptBlobError, match=f"1000 bytes and {SIZE}"):
