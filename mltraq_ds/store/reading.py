@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from mltraq_ds.errors import (
     CorruptRecordError,
@@ -23,7 +23,7 @@ from mltraq_ds.store.generations import Generation
 from mltraq_ds.store.records import ExperimentContent
 from mltraq_ds.store.single_records import Single
 
-__all__ = ["Watch", "current_bodies", "load", "read_content", "read_records"]
+__all__ = ["Snapshot", "Watch", "load", "read_records", "snapshot"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,50 +86,88 @@ def load(
     CorruptRecordError, DanglingReferenceError
         If a record is damaged or gone.
     """
-    storage, folder = objects.storage, layout.folder_of(id_experiment)
+    found = snapshot(objects.storage, id_experiment, at_least)
+    number = found.generation.number if found.generation else 0
+    watched = objects.watched(Watch(objects.storage, layout.folder_of(id_experiment), number))
+    content = ExperimentContent(
+        id_experiment=id_experiment,
+        name=found.head.get("name", id_experiment),
+        created=found.head.get("created"),
+        fields=records.values_of(found.head.get("fields", {}), watched),
+        runs=[records.run_content(body, watched) for body in found.bodies],
+        folds=tuple(single.put_id for single in found.singles),
+    )
+    return found.generation, content, watched
+
+
+class Snapshot(NamedTuple):
+    """What the records of an experiment say at one moment, as JSON.
+
+    `generation` is None, and `head` (the record of the experiment) empty, if there are single records only: then
+    nothing is known of the experiment but its id.  `bodies` are those of the runs, `singles` those merged into them.
+    """
+
+    generation: Generation | None
+    singles: list[Single]
+    head: dict[str, Any]
+    bodies: list[dict[str, Any]]
+
+
+def snapshot(
+    storage: Storage,
+    id_experiment: str,
+    at_least: int = 0,
+    on_corrupt: Callable[[MltraqDSError], None] | None = None,
+) -> Snapshot:
+    """Read the current generation of an experiment and the single records that it has not folded.
+
+    Parameters
+    ----------
+    storage : Storage
+        Of the store.
+    id_experiment : str
+        Id of the experiment.
+    at_least : int
+        A generation known from the index, which saves a listing.
+    on_corrupt : callable, optional
+        Given the error of each single record that cannot be read; without it the first one is raised.
+
+    Raises
+    ------
+    ExperimentNotFoundError, CorruptRecordError, DanglingReferenceError
+        As `load`.
+    """
+    folder = layout.folder_of(id_experiment)
     while True:
-        generation = generations.current(storage, folder, at_least)
-        singles = list(single_records.unfolded(storage, folder, generation.folds if generation else ()))
-        living = None if generation is None or generation.deleted else generation
-        if living is None and not singles:
+        current = generations.current(storage, folder, at_least)
+        corrupt: list[MltraqDSError] = []
+        folds = current.folds if current else ()
+        singles = list(single_records.unfolded(storage, folder, folds, corrupt.append if on_corrupt else None))
+        living = None if current is None or current.deleted else current
+        if living is None and not singles and not corrupt:
             raise ExperimentNotFoundError(
                 f"No experiment with id {id_experiment!r} is in {storage.url}. Use ls() to see what is there."
             )
         try:
-            return living, *_content(objects, id_experiment, living, singles)
+            found = Snapshot(living, singles, *_merge(storage, living, singles))
         except DanglingReferenceError:
             # Replaced between the two reads?  Then read the new one; otherwise the record is lost.
-            if generations.current(storage, folder) == generation:
+            if generations.current(storage, folder) == current:
                 raise
+            continue
+        if living is not None and found.head.get("id_experiment") != id_experiment:
+            raise CorruptRecordError(
+                f"Generation {living.number} of experiment {id_experiment!r} has no record of the experiment. Restore "
+                "the store from a copy."
+            )
+        for error in corrupt if on_corrupt else ():
+            on_corrupt(error)  # type: ignore[misc]  # it is there
+        return found
 
 
-def _content(
-    objects: Objects, id_experiment: str, generation: Generation | None, singles: list[Single]
-) -> tuple[ExperimentContent, Objects]:
-    if generation is not None and not singles:
-        return read_content(objects, generation)
-    watched = _watched(objects, id_experiment, generation)
-    head, bodies = current_bodies(objects.storage, generation, singles)
-    if generation is not None and head.get("id_experiment") != id_experiment:
-        raise _no_record(generation)
-    content = ExperimentContent(
-        id_experiment=id_experiment,
-        name=head.get("name", id_experiment),
-        created=head.get("created"),
-        fields=records.values_of(head.get("fields", {}), watched),
-        runs=[records.run_content(body, watched) for body in bodies],
-        folds=tuple(single.put_id for single in singles),
-    )
-    return content, watched
-
-
-def current_bodies(
+def _merge(
     storage: Storage, generation: Generation | None, singles: Iterable[Single]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return the record of an experiment and those of its runs, as JSON: the generation's, then the single ones.
-
-    The first is empty without a generation, since nothing is known of the experiment but its id.
-    """
     head: dict[str, Any] = {}
     runs: dict[str, dict[str, Any]] = {}
     for key, data in read_records(storage, generation) if generation else ():
@@ -143,33 +181,6 @@ def current_bodies(
         else:
             runs[single.id_run] = body
     return head, list(runs.values())
-
-
-def read_content(objects: Objects, generation: Generation) -> tuple[ExperimentContent, Objects]:
-    """Read the records of one generation, each verified against its digest."""
-    watched = _watched(objects, generation.id_experiment, generation)
-    content: ExperimentContent | None = None
-    for key, data in read_records(objects.storage, generation):
-        part = records.parse(data, key, watched)
-        if content is None:
-            content = part
-        else:
-            content.runs += part.runs
-    if content is None or content.id_experiment != generation.id_experiment:
-        raise _no_record(generation)
-    return content, watched
-
-
-def _watched(objects: Objects, id_experiment: str, generation: Generation | None) -> Objects:
-    number = generation.number if generation else 0
-    return objects.watched(Watch(objects.storage, layout.folder_of(id_experiment), number))
-
-
-def _no_record(generation: Generation) -> CorruptRecordError:
-    return CorruptRecordError(
-        f"Generation {generation.number} of experiment {generation.id_experiment!r} has no record of the experiment. "
-        "Restore the store from a copy."
-    )
 
 
 def read_records(storage: Storage, generation: Generation) -> list[tuple[str, bytes]]:

@@ -142,7 +142,7 @@ def test_every_file_is_accounted_for(store):
     for folder in layout.experiment_folders(storage):
         current = generations.current(storage, folder)
         if current is not None and not current.deleted:
-            content, objects = reading.read_content(Objects(storage, verify="digest"), current)
+            _, content, objects = reading.load(Objects(storage, verify="digest"), current.id_experiment)
             assert content.id_experiment == current.id_experiment
             for reference in current.blobs:
                 assert objects.open(reference).check() == []

@@ -1,0 +1,73 @@
+"""Collection: which experiments a store has, by its files alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from mltraq_ds.errors import KeyMissingError
+from mltraq_ds.storage.base import Storage
+from mltraq_ds.store import descriptors, generations, layout, single_records
+from mltraq_ds.store.generations import Generation, Ident
+
+__all__ = ["Pins", "experiments", "is_replaced", "pins"]
+
+#: Versions that count as deleted, by id of the experiment.
+Pins = dict[str, set[Ident]]
+
+
+def pins(current: Iterable[Generation]) -> Pins:
+    """Return the versions, by id, that count as deleted because a generation has taken their place."""
+    pinned: Pins = {}
+    for one in current:
+        for pin in one.replaces:
+            pinned.setdefault(pin.id_experiment, set()).add((pin.number, pin.writer))
+    return pinned
+
+
+def is_replaced(generation: Generation, pinned: Pins) -> bool:
+    """Tell whether exactly this version counts as deleted."""
+    return any(generation.stands_on(ident) for ident in pinned.get(generation.id_experiment, ()))
+
+
+def experiments(storage: Storage) -> dict[str, Generation | None]:
+    """Return every experiment of a store by id: its current generation, or None if there are single records only.
+
+    Raises
+    ------
+    CorruptRecordError, FormatError
+        If a generation or the mark of a folder cannot be read.
+    """
+    found: dict[str, Generation | None] = {}
+    current: list[Generation] = []
+    for folder in layout.experiment_folders(storage):
+        generation = generations.current(storage, folder)
+        if generation is not None:
+            current.append(generation)
+        if generation is not None and not generation.deleted:
+            found[generation.id_experiment] = generation
+        elif id_experiment := _id_by_records(storage, folder, generation):
+            found[id_experiment] = None
+    pinned = pins(current)
+    replaced = [id_ for id_, one in found.items() if one is not None and is_replaced(one, pinned)]
+    return {id_: one for id_, one in found.items() if id_ not in replaced or _has_records(storage, one)}
+
+
+def _has_records(storage: Storage, generation: Generation | None) -> bool:
+    return generation is not None and any(True for _ in _unfolded(storage, generation))
+
+
+def _unfolded(storage: Storage, generation: Generation) -> Iterator[object]:
+    return single_records.unfolded(storage, layout.folder_of(generation.id_experiment), generation.folds)
+
+
+def _id_by_records(storage: Storage, folder: str, ended: Generation | None) -> str | None:
+    """Return the id of an experiment that has single records only; None if there is none in this folder."""
+    if not single_records.keys(storage, folder):
+        return None
+    if ended is not None:
+        return ended.id_experiment if any(True for _ in _unfolded(storage, ended)) else None
+    try:
+        body = descriptors.from_bytes(storage.read(layout.meta_key(folder)), "folder", layout.meta_key(folder))
+    except KeyMissingError:
+        return None  # a folder of the user's own
+    return str(body["id_experiment"]) if body.get("kind") == "experiment" else None
