@@ -23,7 +23,7 @@ from mltraq_ds.store.generations import Generation
 from mltraq_ds.store.records import ExperimentContent
 from mltraq_ds.store.single_records import Single
 
-__all__ = ["Snapshot", "Watch", "load", "read_records", "snapshot"]
+__all__ = ["Snapshot", "Watch", "current_bodies", "load", "read_records", "snapshot"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ def snapshot(
                 f"No experiment with id {id_experiment!r} is in {storage.url}. Use ls() to see what is there."
             )
         try:
-            found = Snapshot(living, singles, *_merge(storage, living, singles))
+            found = Snapshot(living, singles, *current_bodies(storage, living, singles))
         except DanglingReferenceError:
             # Replaced between the two reads?  Then read the new one; otherwise the record is lost.
             if generations.current(storage, folder) == current:
@@ -165,9 +165,13 @@ def snapshot(
         return found
 
 
-def _merge(
+def current_bodies(
     storage: Storage, generation: Generation | None, singles: Iterable[Single]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the record of an experiment and those of its runs, as JSON: the generation's, then the single ones.
+
+    The first is empty without a generation, since nothing is known of the experiment but its id.
+    """
     head: dict[str, Any] = {}
     runs: dict[str, dict[str, Any]] = {}
     for key, data in read_records(storage, generation) if generation else ():
