@@ -11,6 +11,7 @@ from functools import partial
 
 from mltraq_ds.errors import MltraqDSError
 from mltraq_ds.objects import Objects
+from mltraq_ds.orm.artifacts import ArtifactIndex
 from mltraq_ds.orm.failures import INDEX_ERRORS
 from mltraq_ds.orm.artifacts import ArtifactIndex
 from mltraq_ds.orm.index import Index
@@ -25,7 +26,16 @@ from mltraq_ds.store.intents import Intent
 from mltraq_ds.store.lease import Lease
 from mltraq_ds.store.rebuilding import Progress, each, is_replaced, pins, without_progress
 from mltraq_ds.store.report import Notebook, Report
-from mltraq_ds.store.survey import Folder, Survey, is_being_written, read_intents, read_pending, seems_alive, survey
+from mltraq_ds.store.survey import (
+    Folder,
+    Survey,
+    is_being_written,
+    may_be_of_a_writer,
+    read_intents,
+    read_pending,
+    seems_alive,
+    survey,
+)
 
 __all__ = ["check"]
 

@@ -11,10 +11,17 @@ from functools import partial
 from mltraq_ds.orm import overview
 from mltraq_ds.orm.index import Index
 from mltraq_ds.storage.base import Stat, Storage
-from mltraq_ds.store import layout
 from mltraq_ds.store.index_check import is_dead_claim
 from mltraq_ds.store.report import Finding, Notebook
-from mltraq_ds.store.survey import Intents, Survey, is_being_written, is_valid, read_intents, read_pending
+from mltraq_ds.store.survey import (
+    Intents,
+    Survey,
+    is_being_written,
+    is_valid,
+    may_be_of_a_writer,
+    read_intents,
+    read_pending,
+)
 
 __all__ = ["Leftovers", "prune"]
 
@@ -49,12 +56,12 @@ class Leftovers:
             self.report.note("unfinished delete", place, size_bytes=size, detail="Somebody is at work; see check().")
 
     def sweep_unfinished(self, seen: Survey, writers: Intents) -> None:
-        at_work = {*writers.by_folder(), *([layout.PENDING] if writers.found else [])}
+        at_work = writers.by_folder()
         going = [
             stat
             for stat in seen.unfinished
             if stat.modified <= self.before
-            and stat.key.partition("/")[0] not in at_work
+            and not may_be_of_a_writer(stat, at_work)
             and not is_being_written(stat, seen.now)
             and _UNFINISHED.fullmatch(stat.key.rpartition("/")[2])
             and is_valid(stat.key)

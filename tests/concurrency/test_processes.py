@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 import sys
 import threading
 import time
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,18 +19,29 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "crash"))
 
 import children
-from scene import SUBJECT, Scene, build, fill, find, version_of
+from scene import BYSTANDER, SUBJECT, Scene, build, fill, find, version_of
 
-from mltraq_ds import DataStore
+from mltraq_ds import DataStore, options
 from mltraq_ds.errors import (
     ConcurrentPersistError,
     ExperimentExistsError,
     ExperimentNotFoundError,
-    MltraqDSWarning,
     StaleReferenceError,
 )
+from mltraq_ds.tracking import Session
 
 LOST_RACES = (ConcurrentPersistError, ExperimentExistsError)
+
+
+FULL = pytest.param(50, marks=pytest.mark.soak)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.server)])
+def scene(request, tmp_path):
+    """Return an empty store with its rows in one SQLite file, or on a PostgreSQL server."""
+    root = tmp_path / "scene"
+    root.mkdir()
+    return Scene(root) if request.param == "sqlite" else Scene(root, request.getfixturevalue("postgresql_url"))
 
 
 def show(kids) -> str:
@@ -46,8 +59,12 @@ def finish(kids, timeout_s: float = 240) -> None:
     assert codes == [0] * len(kids), show(kids)
 
 
-def persist_many(root: Path, who: int, count: int) -> None:
-    session = Scene(root).session()
+def persist_many(scene: Scene, who: int, count: int) -> None:
+    work(scene.session(), who, count)
+
+
+def work(session: Session, who: int, count: int) -> None:
+    """Persist and update experiments, and delete every fifth."""
     for number in range(count):
         experiment = fill(session.create_experiment(f"{who}-{number}"), 1)
         experiment.persist()
@@ -65,37 +82,32 @@ def check_many(scene: Scene, writers: int, count: int) -> None:
     assert state.leftovers == set()
     assert state.rows == state.live
     assert {name: claim for name, (_, claim) in state.names.items()} == dict.fromkeys(wanted)
+    session.database.close()
 
 
-@pytest.mark.parametrize("count", [5, pytest.param(50, marks=pytest.mark.soak)])
-def test_eight_processes_and_one_database_file(tmp_path, count):
-    """Eight processes that begin with nothing persist, update and delete in one SQLite file without an error."""
-    kids = [children.start(tmp_path / "said", persist_many, tmp_path, who, count) for who in range(8)]
+@pytest.mark.parametrize("count", [10, FULL])
+def test_eight_processes_and_one_database(scene, tmp_path, count):
+    """Eight processes that begin with nothing persist, update and delete in one database without an error."""
+    kids = [children.start(tmp_path / "said", persist_many, scene, who, count) for who in range(8)]
     finish(kids)
-    check_many(Scene(tmp_path), 8, count)
+    check_many(scene, 8, count)
 
 
-@pytest.mark.parametrize("count", [3, pytest.param(50, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("count", [3, FULL])
 @pytest.mark.parametrize("is_shared", [True, False], ids=["one-session", "own-sessions"])
-def test_sixteen_threads(tmp_path, count, is_shared):
+def test_sixteen_threads(scene, count, is_shared):
     """Sixteen threads do the same, with one session for all or one for each."""
-    scene = Scene(tmp_path)
     shared = scene.session()
     errors = []
 
-    def work(who):
+    def body(who):
         session = shared if is_shared else scene.session()
         try:
-            for number in range(count):
-                experiment = fill(session.create_experiment(f"{who}-{number}"), 1)
-                experiment.persist()
-                fill(experiment, 2).persist(if_exists="update")
-                if number % 5 == 4:
-                    experiment.delete()
+            work(session, who, count)
         except BaseException as error:  # noqa: BLE001 - shown below
             errors.append(error)
 
-    threads = [threading.Thread(target=work, args=(who,)) for who in range(16)]
+    threads = [threading.Thread(target=body, args=(who,)) for who in range(16)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -104,66 +116,105 @@ def test_sixteen_threads(tmp_path, count, is_shared):
     check_many(scene, 16, count)
 
 
-def replace_until(root: Path, deadline: float, first: int, mode: str) -> None:
-    """Replace the experiment until the deadline; losing a race is an answer, anything else is not."""
-    warnings.simplefilter("error")
-    warnings.simplefilter("ignore", MltraqDSWarning)
-    session = Scene(root).session()
-    told = Counter()
-    for version in itertools.count(first, 2):
-        if time.time() > deadline:
+def until(scene: Scene, wanted: str, turn: Callable[[int], object], allowed: tuple[type[Exception], ...] = ()) -> None:
+    """Take turns until time is up, and on until one has succeeded; what is not allowed to be raised ends it."""
+    warnings.simplefilter("error")  # also LeftoversWarning: nothing here is left for others to do
+    told: Counter[str] = Counter()
+    children.tell("ready")
+    while not (scene.root / "deadline").exists():
+        time.sleep(0.01)
+    deadline = float((scene.root / "deadline").read_text())
+    for number in itertools.count():
+        if time.time() > deadline and told[wanted]:
             break
         try:
-            if mode == "replace":
-                fill(session.create_experiment(SUBJECT), version).persist(if_exists="replace")
-            else:
-                fill(session.load_experiment(SUBJECT), version).persist(if_exists="update")
-            told["persisted"] += 1
-            children.tell("version", version)
-        except (*LOST_RACES, ExperimentNotFoundError, StaleReferenceError) as error:
+            turn(number)
+            told[wanted] += 1
+        except allowed as error:
             told[type(error).__name__] += 1
-    children.tell(dict(told))
-    assert told["persisted"]
+    children.tell("counted", json.dumps(told))
 
 
-def read_until(root: Path, deadline: float) -> None:
-    """Read every value until the deadline: each version is whole, or has been replaced meanwhile."""
-    session = Scene(root).session()
-    told = Counter()
-    while time.time() < deadline:
-        try:
-            version_of(session.load_experiment(SUBJECT))
-            told["read"] += 1
-        except (StaleReferenceError, ExperimentNotFoundError) as error:
-            told[type(error).__name__] += 1
-    children.tell(dict(told))
-    assert told["read"]
+def begin(scene: Scene, kids, seconds: float) -> None:
+    """Let all begin at one moment, when each of them is ready."""
+    while not all("ready" in child.said() or child.process.exitcode is not None for child in kids):
+        time.sleep(0.01)
+    (scene.root / "going").write_text(str(time.time() + seconds))
+    (scene.root / "going").rename(scene.root / "deadline")
 
 
-@pytest.mark.parametrize("seconds", [3, pytest.param(10, marks=pytest.mark.soak)])
+def replace_until(scene: Scene, first: int, mode: str) -> None:
+    """Replace the experiment until time is up; losing a race is an answer, anything else is not."""
+    session = scene.session()
+
+    def turn(number):
+        version = first + 2 * number
+        if mode == "replace":
+            fill(session.create_experiment(SUBJECT), version).persist(if_exists="replace")
+        else:
+            fill(session.load_experiment(SUBJECT), version).persist(if_exists="update")
+        children.tell("version", version)
+
+    until(scene, "persisted", turn, (*LOST_RACES, ExperimentNotFoundError, StaleReferenceError))
+
+
+def read_until(scene: Scene) -> None:
+    """Read every value until time is up: each version is whole, or has been replaced meanwhile."""
+    session = scene.session()
+
+    def turn(number):
+        version_of(session.load_experiment(SUBJECT))
+
+    until(scene, "read", turn, (StaleReferenceError, ExperimentNotFoundError))
+
+
+def sweep_until(scene: Scene) -> None:
+    """Sweep without any grace until time is up: only the intents keep what is being written."""
+    session = scene.session()
+    until(scene, "swept", lambda number: session.sweep(dry_run=False, grace_s=0))
+
+
+def check_until(scene: Scene) -> None:
+    """Check the store until time is up: there is never anything to find, also while others are at work."""
+    session = scene.session()
+    options.set("tqdm.disable", True)
+
+    def turn(number):
+        report = session.check(deep=number % 2 == 0)
+        assert not report, report.to_json()
+
+    until(scene, "checked", turn)
+
+
+@pytest.mark.parametrize("seconds", [2, pytest.param(10, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("mode", ["replace", "update"])
-def test_two_replace_while_one_reads(tmp_path, mode, seconds):
-    """Two processes that replace one experiment and one that reads it meet typed errors only, and nothing is lost."""
-    scene = build(tmp_path / "scene")
-    deadline = time.time() + seconds + 1
+def test_two_replace_while_others_read_sweep_and_check(scene, tmp_path, mode, seconds):
+    """Two replace one experiment while others read, sweep and check: typed errors only, and nothing is lost."""
+    build(scene)
     kids = [
-        children.start(tmp_path / "said", replace_until, scene.root, deadline, 2, mode),
-        children.start(tmp_path / "said", replace_until, scene.root, deadline, 3, mode),
-        children.start(tmp_path / "said", read_until, scene.root, deadline),
+        children.start(tmp_path / "said", replace_until, scene, 2, mode),
+        children.start(tmp_path / "said", replace_until, scene, 3, mode),
+        children.start(tmp_path / "said", read_until, scene),
+        children.start(tmp_path / "said", sweep_until, scene),
+        children.start(tmp_path / "said", check_until, scene),
     ]
+    begin(scene, kids, seconds)
     finish(kids)
     told = {int(line.split()[1]) for child in kids for line in child.said().splitlines() if line.startswith("version")}
     session = scene.session()
     assert find(session, SUBJECT) in told, show(kids)
+    assert find(session, BYSTANDER) == 1
     state = scene.state()
     assert state.leftovers == set(), show(kids)
     assert state.rows == state.live
-    print(show(kids))
+    assert len(session.check(deep=True)) == 0
+    session.database.close()
+    print(*(line for child in kids for line in child.said().splitlines() if line.startswith("counted")), sep="\n")
 
 
-def die_at_once(root: Path, who: int) -> None:
+def die_at_once(scene: Scene, who: int) -> None:
     """Persist until killed."""
-    session = Scene(root).session()
+    session = scene.session()
     for number in itertools.count():
         experiment = session.create_experiment(f"{who}-{number}")
         with experiment.run() as run:
@@ -172,10 +223,10 @@ def die_at_once(root: Path, who: int) -> None:
         children.tell("told", experiment.name, number)
 
 
-def test_processes_that_are_killed_beside_one_that_works(tmp_path):
+def test_processes_that_are_killed_beside_one_that_works(scene, tmp_path):
     """Writers that die do not hold up or harm one that lives: what was told is there, whoever recovers it."""
-    scene = build(tmp_path / "scene")
-    kids = [children.start(tmp_path / "said", die_at_once, scene.root, who) for who in range(4)]
+    build(scene)
+    kids = [children.start(tmp_path / "said", die_at_once, scene, who) for who in range(4)]
     living = scene.session()
     for version in range(2, 12):
         fill(living.load_experiment(SUBJECT), version).persist(if_exists="update")

@@ -26,6 +26,8 @@ from mltraq_ds.tracking import Session
 
 SUBJECT, BYSTANDER, FRESH = "subject", "bystander", "fresh"
 ROWS = 64
+_CURRENT = "SELECT id_experiment, generation FROM mltraq_experiments WHERE state = 'current'"
+_NAMES = "SELECT name, id_experiment, claim_intent FROM mltraq_names"
 
 
 def weights(version: int, run: int) -> np.ndarray:
@@ -116,9 +118,10 @@ class State:
 
 @dataclass(frozen=True)
 class Scene:
-    """A store and its database below one folder."""
+    """A store and its database below one folder; the database may be on a server instead, given by its URL."""
 
     root: Path
+    server_url: str = ""
 
     @property
     def store(self) -> Path:
@@ -126,7 +129,7 @@ class Scene:
 
     @property
     def database_url(self) -> str:
-        return f"sqlite:///{self.root}/index.db"
+        return self.server_url or f"sqlite:///{self.root}/index.db"
 
     def session(self, storage: Any = None) -> Session:
         """Return a new session, as a new process would make it; nothing is flushed, since nothing loses power here."""
@@ -153,13 +156,13 @@ class Scene:
                 _check_files(self.store, folder.current)
         found = (self.store / "_pending").glob("*")
         pending = sorted(path.name for path in found if not path.name.startswith(".tmp-"))  # those are for sweep
-        rows, names = _rows(self.root / "index.db")
+        rows, names = _server_rows(self.server_url) if self.server_url else _rows(self.root / "index.db")
         return State(folders, pending, rows, names)
 
 
-def build(root: Path) -> Scene:
+def build(root: Path | Scene) -> Scene:
     """Return a scene with two experiments at version 1."""
-    scene = Scene(root)
+    scene = root if isinstance(root, Scene) else Scene(root)
     scene.root.mkdir(parents=True, exist_ok=True)
     session = scene.session()
     for name in (SUBJECT, BYSTANDER):
@@ -210,12 +213,19 @@ def _rows(path: Path) -> tuple[dict[str, int], dict[str, tuple[str | None, str |
     try:
         if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'mltraq_names'").fetchall():
             return {}, {}
-        found = connection.execute(
-            "SELECT id_experiment, generation FROM mltraq_experiments WHERE state = 'current'"
-        ).fetchall()
-        names = connection.execute("SELECT name, id_experiment, claim_intent FROM mltraq_names").fetchall()
+        found = connection.execute(_CURRENT).fetchall()
+        names = connection.execute(_NAMES).fetchall()
     finally:
         connection.close()
+    return dict(found), {name: (owner, claim) for name, owner, claim in names}
+
+
+def _server_rows(url: str) -> tuple[dict[str, int], dict[str, tuple[str | None, str | None]]]:
+    import psycopg
+
+    with psycopg.connect(url.replace("+psycopg", "")) as connection:
+        found = connection.execute(_CURRENT).fetchall()
+        names = connection.execute(_NAMES).fetchall()
     return dict(found), {name: (owner, claim) for name, owner, claim in names}
 
 

@@ -364,6 +364,9 @@ def test_replaced_but_not_ended(scene):
     )
     found = {(one.kind, one.experiment) for one in scene.check()}
     assert ("unfinished delete", first.id_experiment) in found
+    intent = scene.intent(scene.second)
+    assert "unfinished delete" not in {one.kind for one in scene.check()}, "its writer is about to end it"
+    scene.session.storage.delete(intent.key)
     report = scene.session.rebuild_index()
     assert (report.experiments, [note.kind for note in report.notes]) == (1, ["replaced"])
 

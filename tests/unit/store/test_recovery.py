@@ -320,6 +320,38 @@ def test_an_end_is_pinned(session):
     assert follow_up.end_replaced(session.storage, gone) == []
 
 
+def test_an_end_whose_unfinished_file_was_taken(session, monkeypatch):
+    """If somebody removes the file of an end before it has its name, the end is written again, not given up."""
+    experiment = make(session).persist()
+    real, failures = slots.create, [KeyMissingError("its temporary file is gone")]
+
+    def create(storage, generation):
+        if failures:
+            raise failures.pop()
+        real(storage, generation)
+
+    monkeypatch.setattr(slots, "create", create)
+    end = retire.end_experiment(session.storage, experiment.id_experiment, "w")
+    assert (end.deleted, failures) == (True, [])
+    assert generations.current(session.storage, experiment.id_experiment) == end
+
+
+def test_a_version_that_was_replaced_before_it_was_tidied_up(session, recwarn):
+    """A writer whose experiment is replaced as soon as the index knows it leaves nothing behind, and no warning."""
+    experiment = make(session)
+    persist = Persist(
+        objects=session.objects(),
+        index=session._make_index(),
+        content=experiment.to_content(),
+        on_seam=lambda name: make(session, more=2).persist("replace") if name == "retire" else None,
+    )
+    committed = persist.run().generation
+    assert session.load_experiment("e").id_experiment != committed.id_experiment
+    assert intents.list_intents(session.storage) == []
+    assert list(recwarn) == []
+    assert len(session.check()) == 0
+
+
 def test_ends_are_final_and_repeatable(session, tmp_path):
     """Ending twice gives the same end; without folders to rename, files go by name and the end stays."""
     memory = create_session(url=f"sqlite:///{tmp_path}/m.db", store=open_storage("memory://ends"))
