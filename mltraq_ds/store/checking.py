@@ -13,7 +13,6 @@ from mltraq_ds.errors import MltraqDSError
 from mltraq_ds.objects import Objects
 from mltraq_ds.orm.artifacts import ArtifactIndex
 from mltraq_ds.orm.failures import INDEX_ERRORS
-from mltraq_ds.orm.artifacts import ArtifactIndex
 from mltraq_ds.orm.index import Index
 from mltraq_ds.storage.base import Storage
 from mltraq_ds.store import generations, layout
