@@ -115,7 +115,7 @@ def _is_experiment(storage: Storage, folder: Folder, found: Examined) -> bool:
     if body.get("kind") != "experiment":
         found.note("managed elsewhere", folder.name, size_bytes=folder.size_bytes, detail=f"Kind {body.get('kind')!r}.")
         return False
-    if body.get("generation") and not any(folder.generations.values()):
+    if body.get("generation"):
         found.is_unreadable = True
         where, id_experiment = f"{folder.name}/generations", str(body.get("id_experiment", ""))
         detail = f"{layout.META} speaks of generation {body['generation']}, and there is no generation at all."
@@ -123,10 +123,29 @@ def _is_experiment(storage: Storage, folder: Folder, found: Examined) -> bool:
     return True
 
 
-def _check_live(storage: Storage, folder: Folder, generation: Generation, found: Examined, *, deep: bool) -> None:
+def _check_mark(storage: Storage, folder: Folder, generation: Generation, found: Examined, *, deep: bool) -> None:
+    """Check the copy in `_meta.json`; no reader needs it, and the next persist renews it."""
+    key = layout.meta_key(folder.name)
+    add = partial(found.add, "unreadable descriptor", key, generation.id_experiment)
     if folder.meta is None:
-        detail = "The mark of a managed folder is gone; persist the experiment again to get a new one."
-        found.add("unreadable descriptor", layout.meta_key(folder.name), generation.id_experiment, detail=detail)
+        add(detail="The mark of a managed folder is gone; persist the experiment again to get a new one.")
+    elif deep:
+        try:
+            body = descriptors.from_bytes(storage.read(key), "folder", key)
+        except KeyMissingError:
+            return
+        except MltraqDSError as error:
+            add(detail=f"{error} Or persist the experiment again, which renews it.")
+            return
+        if body.get("id_experiment") != generation.id_experiment:
+            add(detail=f"It is that of experiment {body.get('id_experiment')!r:.80}; persist again to get a new one.")
+        elif isinstance(number := body.get("generation"), int) and number > generation.number:
+            detail = f"{layout.META} speaks of generation {number}, and the newest is {generation.number}."
+            found.add("unreadable generation", f"{folder.name}/generations", generation.id_experiment, detail=detail)
+
+
+def _check_live(storage: Storage, folder: Folder, generation: Generation, found: Examined, *, deep: bool) -> None:
+    _check_mark(storage, folder, generation, found, deep=deep)
     listed = {reference.key: reference for reference in generation.blobs}
     mentioned: dict[str, set[str]] = {}
     n_runs = 0

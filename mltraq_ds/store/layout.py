@@ -128,8 +128,15 @@ def experiment_folders(storage: Storage) -> list[str]:
 
 
 def has_experiments(storage: Storage) -> bool:
-    """Tell whether there is an experiment, or was one, in a store."""
-    return any(storage.exists(f"{folder}/{META}") for folder in experiment_folders(storage))
+    """Tell whether there is an experiment or a saved artifact, or was one, in a store."""
+    folders = experiment_folders(storage)
+    if any(storage.exists(meta_key(folder)) for folder in folders):
+        return True
+    # The marks may be lost, and a store that is not empty must not be taken for a new one.
+    found = ((folder, stat.key) for folder in folders for stat in storage.list(f"{folder}/generations"))
+    if any(generation_number(folder, key) for folder, key in found):
+        return True
+    return any(storage.exists(f"{ARTIFACTS}/{name}/{META}") for name in storage.folders(ARTIFACTS))
 
 
 def validate_prefix(storage: Storage, prefix: object) -> str:
