@@ -10,7 +10,18 @@ from typing import Any
 
 from mltraq_ds.errors import UnknownOptionError, UsageError
 
-__all__ = ["OPTIONS", "Option", "copied", "redact", "shown", "unknown", "validated"]
+__all__ = [
+    "ALIASES",
+    "OPTIONS",
+    "Option",
+    "canonical",
+    "copied",
+    "has_secret",
+    "redact",
+    "shown",
+    "unknown",
+    "validated",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +42,8 @@ class Option:
         One sentence for the documentation.
     is_secret : bool
         Never shown.
+    alias : str
+        Another name, LineaPy's; empty if there is none.
     """
 
     name: str
@@ -39,6 +52,7 @@ class Option:
     accepts: Callable[[object], bool]
     doc: str
     is_secret: bool = False
+    alias: str = ""
 
 
 def _is_text(value: object) -> bool:
@@ -73,7 +87,14 @@ def _flag(name: str, default: bool, doc: str) -> Option:
 
 
 _TABLE = (
-    Option("database.url", "sqlite:///mltraq.db", "a URL of SQLAlchemy", _is_text, "Where the index is kept."),
+    Option(
+        "database.url",
+        "sqlite:///mltraq.db",
+        "a URL of SQLAlchemy",
+        _is_text,
+        "Where the index is kept.",
+        alias="database_url",
+    ),
     _flag("database.echo", False, "Log the SQL that is run."),
     Option(
         "datastore.url",
@@ -81,6 +102,7 @@ _TABLE = (
         "a folder or a URL",
         _is_text,
         "Root of the store: a folder (made absolute when a session is made) or any URL of fsspec.",
+        alias="artifact_storage_dir",
     ),
     _choice(
         "datastore.durability",
@@ -100,6 +122,7 @@ _TABLE = (
         _is_mapping,
         "Arguments for the file system of fsspec; may hold secrets, so it is never shown and never stored.",
         is_secret=True,
+        alias="storage_options",
     ),
     Option(
         "execution.n_jobs",
@@ -140,6 +163,7 @@ _TABLE = (
         "'native' or 'mlflow', or None",
         lambda value: value is None or (type(value) is str and value in ("native", "mlflow")),
         "Who keeps models that are saved without `storage_backend`; None is MLflow where `mlflow.tracking_uri` is set.",
+        alias="default_ml_models_storage_backend",
     ),
     Option(
         "mlflow.tracking_uri",
@@ -147,6 +171,7 @@ _TABLE = (
         "a URI of MLflow, or None",
         lambda value: value is None or _is_text(value),
         "Where MLflow keeps models: a folder, a database or a server.",
+        alias="mlflow_tracking_uri",
     ),
     Option(
         "mlflow.registry_uri",
@@ -154,12 +179,27 @@ _TABLE = (
         "a URI of MLflow, or None",
         lambda value: value is None or _is_text(value),
         "Where MLflow registers models by name; None is where it keeps them.",
+        alias="mlflow_registry_uri",
     ),
 )
 
 #: Name to option, sorted.
 OPTIONS: Mapping[str, Option] = {option.name: option for option in sorted(_TABLE, key=lambda option: option.name)}
+#: LineaPy's names to ours, for its users' configuration files and habits.
+ALIASES: Mapping[str, str] = {option.alias: option.name for option in OPTIONS.values() if option.alias}
 assert all(option.accepts(option.default) for option in _TABLE)
+
+
+def canonical(path: object) -> Any:
+    """Return the dotted name that an alias stands for, and anything else as it is.
+
+    Examples
+    --------
+    >>> canonical("artifact_storage_dir"), canonical("datastore.url")
+    ('datastore.url', 'datastore.url')
+    """
+    return ALIASES.get(path, path) if isinstance(path, str) else path
+
 
 # URLs carry passwords before an "@" and in queries; too much is hidden rather than too little.
 _USERINFO = re.compile(r"(://[^:/?#@\s]*):[^\s]*@")
@@ -177,6 +217,13 @@ def redact(text: str) -> str:
     return _QUERY.sub(r"\1***", _USERINFO.sub(r"\1:***@", text))
 
 
+def has_secret(name: str, value: object) -> bool:
+    """Tell whether the value of an option may hold a secret, so that it must not be written down."""
+    if OPTIONS[name].is_secret:
+        return bool(value)
+    return isinstance(value, str) and redact(value) != value
+
+
 def shown(option: Option, value: object) -> str:
     """Return the text of an option's value for people."""
     if option.is_secret:
@@ -191,26 +238,40 @@ def copied(value: Any) -> Any:
     return [copied(item) for item in value] if isinstance(value, list) else value
 
 
-def unknown(path: object) -> UnknownOptionError:
-    """Return the error for a name that is no option, with the nearest one."""
+def unknown(path: object, place: object = "") -> UnknownOptionError:
+    """Return the error for a name that is no option, with the nearest one and, if given, where the name was found."""
+    where = f" (in {place})" if place else ""
     groups = {name.rsplit(".", level)[0] for name in OPTIONS for level in (1, 2) if "." in name}
     if isinstance(path, str) and path in groups:
         members = ", ".join(repr(name) for name in OPTIONS if name.startswith(f"{path}."))
-        return UnknownOptionError(f"Option {path!r} is a group and has no value of its own. Name one of {members}.")
-    near = difflib.get_close_matches(path, OPTIONS, n=1, cutoff=0.0) if isinstance(path, str) else []
+        return UnknownOptionError(
+            f"Option {path!r} is a group and has no value of its own{where}. Name one of {members}."
+        )
+    near = difflib.get_close_matches(path, [*OPTIONS, *ALIASES], n=1, cutoff=0.0) if isinstance(path, str) else []
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return UnknownOptionError(f"There is no option {path!r}.{hint} options.show() lists all of them.")
+    return UnknownOptionError(f"There is no option {path!r}{where}.{hint} options.show() lists all of them.")
 
 
-def validated(path: object, value: object) -> object:
-    """Return a copy of `value` if option `path` takes it; raise otherwise."""
-    option = OPTIONS.get(path) if isinstance(path, str) else None
+def validated(path: object, value: object, place: object = "") -> object:
+    """Return a copy of `value` if option `path` takes it; raise otherwise, saying where it was found if that is given.
+
+    Parameters
+    ----------
+    path : str
+        Dotted name or alias.
+    value : object
+        What it is to be.
+    place : object, optional
+        Its text is the variable, or file and line.
+    """
+    name = canonical(path)
+    option = OPTIONS.get(name) if isinstance(name, str) else None
     if option is None:
-        raise unknown(path)
+        raise unknown(path, place)
     if not option.accepts(value):
         # The value itself is not printed: it may be a secret in the wrong place.
         raise UsageError(
             f"Option {option.name!r} cannot be set to a value of type {type(value).__name__} "
-            f"because it expects {option.expects}."
+            f"because it expects {option.expects}.{f' It was found in {place}.' if place else ''}"
         )
     return copied(value)

@@ -1,103 +1,85 @@
 """Options in layers: one door that resolves them to a value.
 
-Argument > ``ctx`` > ``set`` > default.  Layers are resolved once, at the edge (`tracking`, `artifacts`, `cli`), to a
-frozen `Settings`; everything below is given plain arguments and never reads options.
+Argument > ``ctx`` > ``set`` > command line > environment > configuration file > default.  Layers are resolved once, at
+the edge (`tracking`, `artifacts`, `cli`), to a frozen `Settings`; everything below is given plain arguments and never
+reads options.  Environment and file are read when options are first asked for, and anew when a session is made.
 """
 
 from __future__ import annotations
 
 import operator
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from mltraq_ds.option_table import OPTIONS, copied, shown, unknown, validated
+from mltraq_ds.option_environment import read_environment
+from mltraq_ds.option_files import read_file
+from mltraq_ds.option_layer import Layer, collected
+from mltraq_ds.option_table import OPTIONS, canonical, shown, unknown, validated
+from mltraq_ds.resolved import Settings, select
 
 __all__ = ["Settings", "options", "resolve"]
-
-
-def _select(values: Mapping[str, object], path: str) -> Any:
-    """Return the value of an option, or a nested dictionary for a group."""
-    if path in values:
-        return copied(values[path])
-    group: dict[str, Any] = {}
-    for name, value in values.items():
-        if name.startswith(f"{path}."):
-            *parents, last = name[len(path) + 1 :].split(".")
-            level = group
-            for parent in parents:
-                level = level.setdefault(parent, {})
-            level[last] = copied(value)
-    if not group:
-        raise unknown(path)
-    return group
-
-
-class Settings(Mapping[str, Any]):
-    """All options, resolved: an immutable mapping of dotted name to value, which may be sent to workers.
-
-    Examples
-    --------
-    >>> resolve({"execution.n_jobs": 2})["execution.n_jobs"]
-    2
-    """
-
-    __slots__ = ("_values",)
-    _values: dict[str, object]
-
-    def __init__(self, values: Mapping[str, object]) -> None:
-        resolved = {name: option.default for name, option in OPTIONS.items()}
-        resolved.update({name: validated(name, value) for name, value in values.items()})
-        object.__setattr__(self, "_values", resolved)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(
-            "Settings cannot be changed. Use options.set(...) or options.ctx({...}), or resolve again."
-        )
-
-    def __getitem__(self, path: str) -> Any:
-        return _select(self._values, path)
-
-    def __contains__(self, path: object) -> bool:
-        return path in self._values
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __reduce__(self) -> tuple[type[Settings], tuple[dict[str, object]]]:
-        return type(self), (self._values,)
-
-    def __repr__(self) -> str:
-        texts = [f"{name}={shown(OPTIONS[name], value)}" for name, value in self._values.items()]
-        return f"Settings({', '.join(texts)})"
 
 
 class _Options:
     """The options of this process; `options` is the only instance.
 
-    ``set`` holds for the process, ``ctx`` for the ``with`` block in this thread or asyncio task only.  Threads and
-    workers started inside do not see it: they are given resolved `Settings`.
+    ``set`` holds for the process, ``ctx`` for the ``with`` block in this thread or asyncio task only.  The steps of
+    runs see the options of whoever executes them, in whatever thread or process they run.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._set: Mapping[str, object] = {}  # replaced whole, never changed, so that readers need no lock
-        self._ctx: ContextVar[Mapping[str, object]] = ContextVar("mltraq_ds_options")
+        # Layers are replaced whole, never changed, so that readers need no lock.
+        self._set = Layer("set")
+        self._flags = Layer("command line")
+        self._outside: tuple[Layer, ...] | None = None
+        self._ctx: ContextVar[Layer] = ContextVar("mltraq_ds_options")
+        self._given: ContextVar[Settings | None] = ContextVar("mltraq_ds_given_options", default=None)
 
     def __call__(self) -> _Options:
         """Return itself: ``options()`` and ``options`` are the same."""
         return self
 
-    def layers(self, arguments: Mapping[str, object] | None = None) -> list[tuple[str, Mapping[str, object]]]:
-        """Return the layers that may name options, the strongest first; defaults come after all of them."""
+    @property
+    def settings_given(self) -> Settings | None:
+        """What this task of a worker was given, instead of all layers below ``ctx``."""
+        return self._given.get()
+
+    def layers(self, arguments: Mapping[str, object] | None = None) -> list[Layer]:
+        """Return the layers that name options, the strongest first; defaults come after all of them.
+
+        Raises
+        ------
+        UsageError
+            If the environment or the configuration file cannot be used.
+        """
         given = {name: value for name, value in (arguments or {}).items() if value is not None or name not in OPTIONS}
-        # The place of command-line flags, environment and file, read when a session is made, is after "set".
-        return [("argument", given), ("ctx", self._ctx.get({})), ("set", self._set)]
+        inner = [collected("argument", ((*item, "") for item in given.items()))] if given else []
+        if _EMPTY_CTX is not (ctx := self._ctx.get(_EMPTY_CTX)):
+            inner.append(ctx)
+        if self.settings_given is not None:
+            return inner
+        return [layer for layer in (*inner, self._set, self._flags, *self._read_outside()) if layer.values]
+
+    def _read_outside(self) -> tuple[Layer, ...]:
+        return self._outside if self._outside is not None else self.reload()
+
+    def reload(self) -> tuple[Layer, ...]:
+        """Read environment and configuration file anew, as making a session does.
+
+        Raises
+        ------
+        UnknownOptionError, UsageError
+            If they have a name or value that cannot be used; what was read before stays.
+        """
+        # A copy, because threads may change it while we look.
+        environ = dict(os.environ)
+        self._outside = outside = (read_environment(environ), read_file(environ))
+        return outside
 
     def get(self, path: str) -> Any:
         """Return the value of an option, or a dictionary for a group such as ``"datastore"``.
@@ -128,7 +110,7 @@ class _Options:
         """
         checked = validated(path, value)
         with self._lock:
-            self._set = {**self._set, path: checked}
+            self._set = Layer("set", {**self._set.values, canonical(path): checked})
 
     @contextmanager
     def ctx(self, values: Mapping[str, object]) -> Iterator[None]:
@@ -145,32 +127,72 @@ class _Options:
         ...     options.get("execution.n_jobs")
         4
         """
-        checked = {path: validated(path, value) for path, value in values.items()}
-        token = self._ctx.set({**self._ctx.get({}), **checked})
+        checked = collected("ctx", ((*item, "") for item in values.items())).values
+        token = self._ctx.set(Layer("ctx", {**self._ctx.get(_EMPTY_CTX).values, **checked}))
         try:
             yield
         finally:
             self._ctx.reset(token)
 
+    @contextmanager
+    def command_line(self, values: Mapping[str, object]) -> Iterator[None]:
+        """Set options for the whole process as flags of a command do: weaker than ``set`` and ``ctx``.
+
+        Raises
+        ------
+        UnknownOptionError, UsageError
+            As `set`; the block is not entered.
+        """
+        before, self._flags = self._flags, collected("command line", ((*item, "") for item in values.items()))
+        try:
+            yield
+        finally:
+            self._flags = before
+
+    @contextmanager
+    def given(self, settings: Settings) -> Iterator[None]:
+        """Have the options of whoever sent this task, in a ``with`` block of this thread."""
+        outside: dict[str, object] = {}
+        if settings.missing:
+            for layer in reversed(self._read_outside()):
+                outside.update(layer.values)
+        tokens = self._given.set(settings.arrived(outside)), self._ctx.set(_EMPTY_CTX)
+        try:
+            yield
+        finally:
+            self._given.reset(tokens[0])
+            self._ctx.reset(tokens[1])
+
     def reset(self, path: str | None = None) -> None:
         """Undo `set` for one option, a group, or all; a surrounding `ctx` stays.
+
+        Without `path`, environment and configuration file are read anew when options are next asked for.
 
         Raises
         ------
         UnknownOptionError
             If there is no such option or group.  Nothing was changed.
         """
-        if path is not None:
-            resolve()[path]
+        name = canonical(path)
+        if name is not None:
+            select(dict.fromkeys(OPTIONS), name)
         with self._lock:
-            kept = {} if path is None else self._set
-            self._set = {name: kept[name] for name in kept if name != path and not name.startswith(f"{path}.")}
+            kept = {} if name is None else self._set.values
+            left = {one: kept[one] for one in kept if one != name and not one.startswith(f"{name}.")}
+            self._set = Layer("set", left)
+            self._outside = None if name is None else self._outside
 
     def origin(self, path: str) -> str:
-        """Return the layer that an option has its value from: ``ctx``, ``set`` or ``default``."""
-        if path not in OPTIONS:
+        """Return where an option has its value from: a layer, and the variable, or the file and line.
+
+        Examples
+        --------
+        >>> options.origin("datastore.durability")
+        'default'
+        """
+        if canonical(path) not in OPTIONS:
             raise unknown(path)
-        return next((layer for layer, values in self.layers() if path in values), "default")
+        return resolve().origin(path)
 
     def show(self) -> None:
         """Print all options, their values and where these come from; secrets are not shown."""
@@ -182,10 +204,13 @@ class _Options:
         return "\n".join(f"{name:{widths[0]}}  {value:{widths[1]}}  ({origin})" for name, value, origin in rows)
 
 
+_EMPTY_CTX = Layer("ctx")
+
 #: The options of this process.
 options = _Options()
 
-_known: tuple[list[Mapping[str, object]], Settings] = ([], Settings({}))
+_DEFAULTS = Settings({})
+_known: tuple[Settings | None, list[Layer], Settings] = (None, [], _DEFAULTS)
 
 
 def resolve(arguments: Mapping[str, object] | None = None) -> Settings:
@@ -201,18 +226,18 @@ def resolve(arguments: Mapping[str, object] | None = None) -> Settings:
     UnknownOptionError
         If there is no option of that name.
     UsageError
-        If a value is of a wrong type.
+        If a value is of a wrong type, or environment or configuration file cannot be used.
     """
     global _known
-    layers = [values for _, values in options.layers(arguments) if values]
-    known, settings = _known
+    layers = options.layers(arguments)
+    given = options.settings_given
+    if given is not None and not layers:
+        return given
     # A layer is replaced whole when it changes.  A thousand runs ask thrice each.
-    if len(layers) == len(known) and all(map(operator.is_, layers, known)):
+    known_given, known, settings = _known
+    if given is known_given and len(layers) == len(known) and all(map(operator.is_, layers, known)):
         return settings
-    merged: dict[str, object] = {}
-    for values in reversed(layers):
-        merged.update(values)
-    settings = Settings(merged)
+    settings = (given or _DEFAULTS).over(layers)
     if not arguments:
-        _known = (layers, settings)
+        _known = (given, layers, settings)
     return settings

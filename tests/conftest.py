@@ -11,6 +11,10 @@ settings.register_profile("quick", max_examples=30, deadline=None, suppress_heal
 settings.register_profile("soak", max_examples=3000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("MLTRAQ_DS_TEST_PROFILE", "quick"))
 
+# Options of whoever runs the tests.
+for _name in [name for name in os.environ if name.startswith("MLTRAQ_DS_") and "_TEST_" not in name]:
+    del os.environ[_name]
+
 
 @pytest.fixture(autouse=True)
 def _fresh_globals():

@@ -68,7 +68,7 @@ def demo(
     ] = 2,
 ) -> None:
     """Try it on scans of handwritten digits.  Trains classifiers, persists, finds, loads, and looks at the files."""
-    if "ctx" in (options.origin("database.url"), options.origin("datastore.url")):
+    if "command line" in (options.origin("database.url"), options.origin("datastore.url")):
         raise UsageError("The demo cannot use --database or --store because it keeps to a folder. Use --folder DIR.")
     start = time.perf_counter()
     from mltraq_ds.cli.demo_steps import digits

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -11,16 +10,15 @@ import typer
 from mltraq_ds import __version__
 from mltraq_ds.cli.text import print_table
 from mltraq_ds.errors import UsageError
-from mltraq_ds.option_table import OPTIONS, shown, unknown
+from mltraq_ds.option_layer import from_text
+from mltraq_ds.option_table import OPTIONS, canonical, shown, unknown
 from mltraq_ds.settings import options, resolve
 
 __all__ = ["from_command_line", "list_options", "print_version", "version"]
 
-_WORDS = {"true": True, "false": False, "none": None}
-
 
 def from_command_line(database: str | None, store: str | None, assignments: list[str]) -> AbstractContextManager[None]:
-    """Return a context in which options have the values given on the command line.
+    """Return a context in which options have the values given on the command line: after ``set``, before variables.
 
     Raises
     ------
@@ -31,32 +29,25 @@ def from_command_line(database: str | None, store: str | None, assignments: list
     values: dict[str, object] = dict(map(_assigned, assignments))
     values.update({"database.url": database} if database is not None else {})
     values.update({"datastore.url": store} if store is not None else {})
-    return options.ctx(values)
+    return options.command_line(values)
 
 
 def _assigned(assignment: str) -> tuple[str, Any]:
     name, equals, text = assignment.partition("=")
     if not equals:
         raise UsageError("--option cannot be used as given because it is not of the form KEY=VALUE. See `options`.")
-    if name not in OPTIONS:
-        raise unknown(name)
-    if isinstance(OPTIONS[name].default, str):
-        return name, text
-    if text.lower() in _WORDS:
-        return name, _WORDS[text.lower()]
-    try:
-        return name, json.loads(text)
-    except ValueError:
-        return name, text  # the option says whether it takes a text
+    option = canonical(name)
+    if option not in OPTIONS:
+        raise unknown(name, "--option")
+    return option, from_text(option, text)
 
 
 def list_options() -> None:
     """List options, values and their origins.  Secrets are not shown."""
-    # What this process has in a context was given to it on the command line.
-    origins = {"ctx": "command line"}
-    rows = [(name, shown(OPTIONS[name], value), options.origin(name)) for name, value in resolve().items()]
+    settings = resolve()
     print_table(
-        ("option", "value", "from"), [(name, value, origins.get(origin, origin)) for name, value, origin in rows]
+        ("option", "value", "from"),
+        [(name, shown(OPTIONS[name], value), settings.origin(name)) for name, value in settings.items()],
     )
 
 

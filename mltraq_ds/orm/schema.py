@@ -11,7 +11,7 @@ from mltraq_ds.orm import tables
 from mltraq_ds.orm.ddl import SQLITE
 from mltraq_ds.orm.failures import is_missing_table
 
-__all__ = ["SCHEMA_VERSION", "ensure_schema"]
+__all__ = ["SCHEMA_VERSION", "ensure_schema", "read_version"]
 
 SCHEMA_VERSION = 3  # 2: mltraq_artifacts; 3: mltraq_records, mltraq_documents
 
@@ -33,7 +33,7 @@ def ensure_schema(reader: Engine, writer: Engine) -> None:
     FormatError
         If the tables were made by a newer version of the library.  Nothing was changed.
     """
-    version = _read_version(reader)
+    version = read_version(reader)
     if version is None or version < SCHEMA_VERSION:  # each version has only added tables to the one before
         with writer.begin() as connection:
             version = _create(connection)
@@ -44,7 +44,8 @@ def ensure_schema(reader: Engine, writer: Engine) -> None:
         )
 
 
-def _read_version(reader: Engine) -> int | None:
+def read_version(reader: Engine) -> int | None:
+    """Return the version of the tables, or None if they are not there."""
     with reader.connect() as connection:
         try:
             version: int | None = connection.exec_driver_sql(_READ).scalar()

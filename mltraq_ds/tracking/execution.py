@@ -9,12 +9,13 @@ import random
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from mltraq_ds.errors import RunError, RunFailedWarning, UsageError
 from mltraq_ds.place import Place, Unreachable, shareable
+from mltraq_ds.settings import Settings, options
 from mltraq_ds.tracking.run import Run, Step
 
 __all__ = ["BACKENDS", "execute_runs"]
@@ -33,9 +34,11 @@ class _Task:
     steps: list[Step]
     place: Place | Unreachable
     seed: int
+    settings: Settings | None
 
     def __call__(self) -> Run:
-        with _seeded(self.seed), self.run.recording(reraise=False, place=self.place):
+        given = nullcontext() if self.settings is None else options.given(self.settings)
+        with given, _seeded(self.seed), self.run.recording(reraise=False, place=self.place):
             for step in self.steps:
                 step(self.run)
         return self.run
@@ -65,6 +68,7 @@ def execute_runs(
     n_jobs: int,
     backend: str | None,
     random_seed: int,
+    settings: Settings,
     show_progress: bool,
     keep: Callable[[Run], None],
 ) -> None:
@@ -84,6 +88,8 @@ def execute_runs(
         One of `BACKENDS`; None is joblib's default.
     random_seed : int
         The run at position i is seeded with ``random_seed + i``, wherever it runs.
+    settings : Settings
+        Options that steps on workers see; in this thread they see those of this thread.
     show_progress : bool
         Show a progress bar.
     keep : callable
@@ -101,7 +107,8 @@ def execute_runs(
         raise UsageError(f"n_jobs={n_jobs} is refused. Use a positive number, or -1 for one worker a processor.")
     workers = min(_processors() if n_jobs == -1 else n_jobs, max(len(runs), 1))
     shared = place if backend in ("sequential", "threading") or workers == 1 else shareable(place)
-    tasks = [_Task(run, steps, shared, random_seed + position) for position, run in enumerate(runs)]
+    given = None if backend == "sequential" or workers == 1 else settings
+    tasks = [_Task(run, steps, shared, random_seed + position, given) for position, run in enumerate(runs)]
     executed = []
     try:
         for run in _progress(_results(tasks, workers, backend), len(tasks), show_progress):

@@ -183,6 +183,7 @@ class Experiment:
             n_jobs=settings["execution.n_jobs"],
             backend=settings["execution.backend"],
             random_seed=settings["reproducibility.random_seed"],
+            settings=resolve(),
             show_progress=not settings["tqdm.disable"],
             keep=lambda run: self.runs.update({run.id_run: run}),
         )

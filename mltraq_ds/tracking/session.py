@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 from mltraq_ds import ids
 from mltraq_ds.errors import UsageError
 from mltraq_ds.objects import Objects
-from mltraq_ds.orm.database import Database
 from mltraq_ds.orm.index import Index
 from mltraq_ds.place import Place
 from mltraq_ds.settings import Settings, resolve
-from mltraq_ds.storage import Storage, open_storage
+from mltraq_ds.storage import Storage
 from mltraq_ds.store import layout, reading
 from mltraq_ds.store.commit import Persist
 from mltraq_ds.store.deletion import delete
@@ -24,6 +23,7 @@ from mltraq_ds.store.recovery import recover, warn_unreadable
 from mltraq_ds.tracking.bound_io import BoundIO
 from mltraq_ds.tracking.experiment import Experiment
 from mltraq_ds.tracking.finding import find, is_known, listed
+from mltraq_ds.tracking.opening import opened
 from mltraq_ds.tracking.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ __all__ = ["Session"]
 class Session(Upkeep):
     """One store and one database.  Nothing is opened or made before it is used; safe in threads.
 
+    Environment and configuration file are read when it is made.  It keeps its store and database, whatever options say
+    later.
+
     Parameters
     ----------
     url : str, optional
@@ -43,6 +46,16 @@ class Session(Upkeep):
         Of the store; by default option ``datastore.url``.  A relative folder is made absolute now.
     storage_options : mapping, optional
         As pandas and fsspec take them; by default option ``datastore.storage_options``.
+
+    Raises
+    ------
+    UsageError
+        If an option, variable or line of the configuration file cannot be used; the text says which.
+
+    Warns
+    -----
+    SecretInOptionsWarning
+        If option ``datastore.storage_options`` holds a secret.
     """
 
     def __init__(
@@ -51,17 +64,7 @@ class Session(Upkeep):
         store: str | os.PathLike[str] | Storage | None = None,
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
-        settings = resolve(
-            {
-                "database.url": url,
-                "datastore.url": None if store is None or isinstance(store, Storage) else os.fspath(store),
-                "datastore.storage_options": storage_options,
-            }
-        )
-        self.storage = store if isinstance(store, Storage) else _storage(settings)
-        self.database = Database(
-            settings["database.url"], echo=settings["database.echo"], durability=settings["datastore.durability"]
-        )
+        self.storage, self.database = opened(url, store, storage_options)
         self._lock = threading.RLock()
         self._index: Index | None = None
         self._place: tuple[Settings, Place] | None = None
@@ -283,15 +286,6 @@ class Session(Upkeep):
         """
         self._known_index()
         return self.database.query(statement, parameters)
-
-
-def _storage(settings: Settings) -> Storage:
-    return open_storage(
-        settings["datastore.url"],
-        storage_options=settings["datastore.storage_options"] or None,
-        durability=settings["datastore.durability"],
-        mmap=settings["datastore.mmap"],
-    )
 
 
 def _never(candidate: uuid.UUID) -> bool:

@@ -1,0 +1,45 @@
+"""Opening: from options to the storage and the database of a session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from mltraq_ds.settings import Settings, options, resolve
+from mltraq_ds.storage import Storage, open_storage
+from mltraq_ds.tracking.database import Database, told_where
+
+__all__ = ["opened"]
+
+
+def opened(
+    url: str | None, store: str | os.PathLike[str] | Storage | None, storage_options: Mapping[str, Any] | None
+) -> tuple[Storage, Database]:
+    """Return storage and database of a new session, after reading environment and configuration file.
+
+    Raises
+    ------
+    UsageError
+        If an option cannot be used; the text says where it is from.
+    """
+    options.reload()
+    settings = resolve(
+        {
+            "database.url": url,
+            "datastore.url": None if store is None or isinstance(store, Storage) else os.fspath(store),
+            "datastore.storage_options": storage_options,
+        }
+    )
+    return store if isinstance(store, Storage) else _storage(settings), Database.from_settings(settings)
+
+
+def _storage(settings: Settings) -> Storage:
+    """Return the storage that options name; nothing is made or written until it is used."""
+    with told_where(settings, "datastore.url", "datastore.storage_options"):
+        return open_storage(
+            settings["datastore.url"],
+            storage_options=settings["datastore.storage_options"] or None,
+            durability=settings["datastore.durability"],
+            mmap=settings["datastore.mmap"],
+        )
