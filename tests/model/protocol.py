@@ -37,6 +37,7 @@ class Gen:
     replaces: tuple[str, Ident] | None = None
     replaced_by: tuple[str, Ident] | None = None  # a tombstone made for a replacer, and what the replacer had seen
     fences: str = ""  # writer whose slot was taken; the content is the parent's
+    folds: frozenset[str] = frozenset()  # put ids of the single records that it has taken in
 
 
 @dataclass(eq=False)
@@ -47,6 +48,8 @@ class Folder:
     torn: set[int] = field(default_factory=set)
     files: dict[str, int] = field(default_factory=dict)  # blobs and record files -> time of writing
     staged: set[str] = field(default_factory=set)  # local: temporary generation files, waiting for their link
+    singles: dict[str, str] = field(default_factory=dict)  # runs/<run>.json -> put id
+    marked: bool = False  # _meta.json
 
     @property
     def current(self) -> Gen | None:
@@ -68,6 +71,7 @@ class Experiment:
 
     id: str
     base: Gen | None = None
+    read: frozenset[str] = frozenset()  # put ids of the single records that it has loaded
 
 
 class World:
@@ -76,7 +80,7 @@ class World:
         self.now, self.count = 0, 0
         self.running: object = None
         self.folders: dict[str, Folder] = {}
-        self.trash: list[Folder] = []
+        self.trash: list[tuple[str, Folder]] = []
         self.intents: dict[str, Intent] = {}
         self.fenced: set[str] = set()  # _pending/<writer>.fenced: create if absent, survives a renewal of the intent
         self.rows: dict[str, tuple[Ident, str]] = {}
@@ -86,6 +90,10 @@ class World:
         self.history: dict[str, Gen] = {}  # ghost: by writer
         self.closed: set[str] = set()  # ghost: writers whose commit a delete or replace has seen
         self.reported: list[tuple[str, str]] = []  # ghost: (id, writer) told "persisted"
+        self.published: dict[tuple[str, str], str] = {}  # ghost: the last put id of a run
+        self.kept: set[str] = set()  # ghost: put ids told "written"
+        self.ended: set[str] = set()  # ghost: put ids that a delete has seen
+        self.read: dict[str, frozenset[str]] = {}  # ghost: by writer, the put ids that it had loaded
 
     def fresh(self, kind: str) -> str:
         self.count += 1
@@ -111,6 +119,7 @@ class World:
         folder.gens[number] = self.history[gen.ident[1]] = gen
         if gen.deleted and folder.current is gen:
             self.closed |= self.chain(gen)
+            self.ended |= gen.folds
         return True
 
     def chain(self, gen: Gen | None) -> set[str]:
@@ -151,13 +160,81 @@ class World:
         for key, writer in self.reported:
             if writer not in self.closed and writer not in self.chain(self.current(key)):
                 raise Violation(f"I2 {key}: {writer} was told success and is lost")
+        self.check_singles()
+
+    def check_singles(self, *, is_quiet: bool = False) -> None:
+        for (key, run), put in self.published.items():
+            if put not in self.kept or put in self.ended:
+                continue
+            places = [folder for name, folder in self.trash if name == key and not is_quiet]
+            places += [self.folders[key]] if key in self.folders else []
+            if any(f.singles.get(run) == put and not (f.current and put in f.current.folds) for f in places):
+                continue
+            gen = self.current(key)
+            if not gen or gen.deleted or put not in gen.folds:
+                raise Violation(f"I7 {key}: the record {put} of {run} is lost")
+            if not any(put in self.read.get(writer, ()) for writer in self.chain(gen)):
+                raise Violation(f"I7 {key}: {put} was folded by somebody who had not read it")
+        for key, folder in self.folders.items():
+            gen = folder.current
+            older = self.chain(gen) if gen else set()
+            for put in folder.singles.values():
+                folded = any(put in self.history[writer].folds for writer in older if writer in self.history)
+                if gen and folded and put not in gen.folds:
+                    raise Violation(f"I8 {key}: {put} was folded and is back")
 
 
 def bury(w: World, key: str) -> None:
     """Local: under the store's lock, look that the tombstone is still current, then rename the folder away."""
     folder = w.folders.get(key)
     if folder and ("bury_blindly" in w.bad or (folder.current and folder.current.deleted)):
-        w.trash.append(w.folders.pop(key))
+        w.trash.append((key, w.folders.pop(key)))
+
+
+def empty_trash(w: World) -> Steps:
+    """Put records that came after the end back beside it, if nobody has put newer ones; then remove the folders."""
+    for entry in list(w.trash):
+        key, folder = entry
+        for run, put in sorted(folder.singles.items()):
+            if not (folder.current and put in folder.current.folds) and "no_rescue" not in w.bad:
+                yield
+                if entry in w.trash:
+                    w.folders.setdefault(key, Folder()).singles.setdefault(run, put)
+                    yield
+                    w.folders.setdefault(key, Folder()).marked = True
+        yield
+        if entry in w.trash:
+            w.trash.remove(entry)
+
+
+def put_single(w: World, key: str, run: str) -> Steps:
+    """Put the record of a run alone; no lock, no intent, and a look afterwards whether it is in a living folder."""
+    me = w.fresh("p")
+    while True:
+        yield
+        gen = w.current(key)
+        if w.local and gen and gen.deleted and not gen.fences:
+            yield from remove_folder(w, key)
+        yield
+        w.folders.setdefault(key, Folder()).marked = True
+        yield
+        folder = w.folders.setdefault(key, Folder())  # its temporary file is made
+        yield
+        if w.folders.get(key) is not folder:
+            continue  # renamed away, and the temporary file with it
+        folder.singles[run] = w.published[key, run] = me
+        if "look_once" in w.bad:
+            break
+        yield
+        gen = w.current(key)
+        if w.local and gen and gen.deleted and not gen.fences:
+            continue
+        yield
+        w.folders.setdefault(key, Folder()).marked = True
+        yield
+        if key in w.folders and run in w.folders[key].singles:
+            break
+    w.kept.add(me)
 
 
 def remove_folder(w: World, key: str) -> Steps:
@@ -167,8 +244,7 @@ def remove_folder(w: World, key: str) -> Steps:
     yield
     if w.local:
         bury(w, key)
-        yield
-        w.trash.clear()
+        yield from empty_trash(w)
         return
     old = w.history.get(gen.parent[1]) if gen.parent else None  # by name: a listing may hold what a successor writes
     names = (old.blobs | old.records) if old else set()
@@ -221,7 +297,7 @@ def finish(w: World, me: str, key: str, gen: Gen, base: Gen | None) -> Steps:
         seen = w.current(target[0])
         if seen and not seen.deleted and ("unpinned" in w.bad or w.plain(seen) == target[1]):
             ident = (seen.ident[0] + 1, me + "-replaces")
-            w.create(target[0], Gen(ident, seen.ident, deleted=True, replaced_by=(key, target[1])))
+            w.create(target[0], Gen(ident, seen.ident, deleted=True, replaced_by=(key, target[1]), folds=seen.folds))
         yield from reindex(w, target[0])
     yield from reindex(w, key, me, target[0] if target else None)
     if "retire_by_number" in w.bad and base:
@@ -317,13 +393,35 @@ def make_folder(w: World, exp: Experiment) -> Steps:
     gen = w.current(exp.id)
     if gen and not gen.deleted:
         raise Refused("experiment exists")
-    w.folders.setdefault(exp.id, Folder())
+    w.folders.setdefault(exp.id, Folder()).marked = True
+
+
+def unmark(w: World, key: str, folder: Folder) -> Steps:
+    """Remove the mark of a folder that came to nothing, and put it back if somebody has put something meanwhile."""
+    folder.marked = False
+    yield
+    if not (folder.gens or folder.files or folder.staged or folder.torn or folder.singles):
+        if w.folders.get(key) is folder:
+            del w.folders[key]
+    elif "unmark_blindly" not in w.bad:
+        folder.marked = True
+
+
+def folds_of(w: World, exp: Experiment, base: Gen | None) -> frozenset[str]:
+    """What the parent had folded and what was read, as far as the files still say so."""
+    there = set(w.folder(exp.id).singles.values())
+    if "fold_all" in w.bad:
+        return frozenset(there)
+    before = base.folds if base and "forget_folds" not in w.bad else frozenset()
+    return frozenset((before | exp.read) & there)
 
 
 def commit(w: World, me: str, exp: Experiment, gen: Gen, keep: frozenset[str]) -> Committing:
     """Step 5.  Return the generation committed and the one it stands on."""
     key = exp.id
     while True:
+        yield
+        folds = folds_of(w, exp, w.current(key))
         yield
         folder = w.folder(key)
         folder.staged.add(me)  # local: the temporary file whose link is the commit; it pins this folder
@@ -344,6 +442,7 @@ def commit(w: World, me: str, exp: Experiment, gen: Gen, keep: frozenset[str]) -
         if not keep <= folder.files.keys():
             raise Refused("a kept blob is gone")
         gen = replace(gen, ident=((base.ident[0] if base else 0) + 1, me), parent=base.ident if base else None)
+        gen = replace(gen, folds=folds)
         if "torn_skip" in w.bad:  # O_EXCL without links: the name first, the bytes later
             while gen.ident[0] in folder.torn | folder.gens.keys():
                 gen = replace(gen, ident=(gen.ident[0] + 1, me))
@@ -386,6 +485,7 @@ def commit(w: World, me: str, exp: Experiment, gen: Gen, keep: frozenset[str]) -
 def persist(w: World, exp: Experiment, name: str, mode: str = "fail") -> Steps:
     """`mode`: fail, update, replace (also another of that name), overwrite (replace, on the current base)."""
     me, own, target, seen = w.fresh("w"), set[str](), None, None
+    w.read[me] = exp.read
     yield
     owner = w.names.get(name, (None, None))[0]
     if owner not in (None, exp.id):
@@ -396,10 +496,10 @@ def persist(w: World, exp: Experiment, name: str, mode: str = "fail") -> Steps:
     keep = frozenset(b for b in sorted(exp.base.blobs) if w.random.random() < 0.5) if exp.base else frozenset()
     if mode == "overwrite" and exp.base:
         yield
-        exp = Experiment(exp.id, w.current(exp.id))
+        exp = Experiment(exp.id, w.current(exp.id), exp.read)
         keep = keep if "keep_any" in w.bad else keep & (exp.base.blobs if exp.base else frozenset())
     if exp.base and exp.base.deleted:
-        exp = Experiment(exp.id)
+        exp = Experiment(exp.id, None, exp.read)
         keep = frozenset()
     try:
         if "claim_first" in w.bad:
@@ -433,7 +533,7 @@ def persist(w: World, exp: Experiment, name: str, mode: str = "fail") -> Steps:
         yield
         folder = w.folders.get(exp.id)
         if folder and not (folder.gens or folder.files or folder.staged or folder.torn) and exp.base is None:
-            del w.folders[exp.id]  # rmdir of generations/ succeeds only if empty
+            yield from unmark(w, exp.id, folder)  # rmdir of generations/ succeeds only if empty
         yield
         if w.names.get(name, (None, None))[1] == me:
             w.names[name] = (w.names[name][0], None)
@@ -456,10 +556,12 @@ def delete(w: World, key: str) -> Steps:
         yield
         gen = w.current(key)
         folder = w.folders.get(key)
-        if gen is None or gen.deleted:
+        seen = frozenset(folder.singles.values()) if folder else frozenset()
+        if (gen is None or gen.deleted) and seen <= (gen.folds if gen else frozenset()):
             break
         yield
-        if w.folders.get(key) is folder and w.create(key, Gen((gen.ident[0] + 1, me), gen.ident, deleted=True)):
+        end = Gen((gen.ident[0] + 1 if gen else 1, me), gen.ident if gen else None, deleted=True, folds=seen)
+        if w.folders.get(key) is folder and w.create(key, end):
             break
     yield from reindex(w, key)
     yield from remove_folder(w, key)
@@ -502,10 +604,13 @@ def sweep(w: World, grace: int = GRACE) -> Steps:
             yield
             folder.gens.pop(number, None)
         yield
-        if not (folder.gens or folder.files or folder.staged) and w.folders.get(key) is folder:
-            del w.folders[key]
-    yield
-    w.trash.clear()
+        if "sweep_folded" in w.bad and gen:
+            for run in [run for run, put in folder.singles.items() if put in gen.folds]:
+                yield
+                folder.singles.pop(run, None)
+        if not (folder.gens or folder.files or folder.staged or folder.singles) and w.folders.get(key) is folder:
+            yield from unmark(w, key, folder)
+    yield from empty_trash(w)
     yield
     w.fenced &= w.intents.keys()  # left by a recovery that died between its last two steps
     for name, (owner, claimed) in list(w.names.items()):

@@ -8,7 +8,20 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from protocol import GRACE, LEASE, Experiment, Refused, Steps, Violation, World, delete, persist, read, sweep
+from protocol import (
+    GRACE,
+    LEASE,
+    Experiment,
+    Refused,
+    Steps,
+    Violation,
+    World,
+    delete,
+    persist,
+    put_single,
+    read,
+    sweep,
+)
 
 
 @dataclass(eq=False)
@@ -63,7 +76,7 @@ def interleave(w: World, actors: list[Actor], crash: float, sleep: float) -> Non
     raise Violation(f"I5 ends not: {[actor.title for actor in actors]}")
 
 
-def actors(w: World, loaded: list[Experiment]) -> list[Actor]:
+def actors(w: World, loaded: list[Experiment], *, singles: bool) -> list[Actor]:
     """Up to four writers, a deleter, a sweeper, a reader; some hold what they loaded before the others began."""
     rnd, ids, names = w.random, ["x", "y", "z"], ["n", "m"]
     found = []
@@ -71,18 +84,21 @@ def actors(w: World, loaded: list[Experiment]) -> list[Actor]:
         mode = rnd.choice(("fail", "update", "update", "overwrite", "replace", "replace"))
         old = rnd.choice(loaded)
         new = mode in ("fail", "replace") and rnd.random() < 0.7
-        exp = Experiment(rnd.choice(ids)) if new else Experiment(old.id, old.base)
+        exp = Experiment(rnd.choice(ids)) if new else Experiment(old.id, old.base, old.read)
         name = rnd.choice(names) if rnd.random() < 0.3 or not exp.base else exp.base.name
         found.append(Actor(persist(w, exp, name, mode), f"{mode} {exp.id} as {name} on {exp.base and exp.base.ident}"))
     for kind, chance in ((delete, 0.4), (read, 0.5)):
         if rnd.random() < chance:
             found.append(Actor(kind(w, rnd.choice(ids)), kind.__name__))
+    for _ in range(rnd.choice((0, 0, 1, 3)) if singles else 0):
+        key, run = rnd.choice(ids), rnd.choice("rs")
+        found.append(Actor(put_single(w, key, run), f"put {run} of {key}"))
     if rnd.random() < 0.33:
         found.append(Actor(sweep(w), "sweep"))
     return found
 
 
-def schedule(seed: int, *, local: bool, bad: frozenset[str] = frozenset()) -> World:
+def schedule(seed: int, *, local: bool, bad: frozenset[str] = frozenset(), singles: bool = False) -> World:
     """Waves of actors with crashes, then quiescence, recovery, sweep without grace, and what must hold then."""
     w = World(seed, local=local, bad=bad)
     loaded = [Experiment("x"), Experiment("y")]
@@ -90,9 +106,12 @@ def schedule(seed: int, *, local: bool, bad: frozenset[str] = frozenset()) -> Wo
         run_all(w, persist(w, exp, name))
     for _ in range(w.random.randint(1, 3)):
         crash, jump = w.random.choice((0, 0.01, 0.05)), w.random.choice((0, 0.03, 0.15))
-        interleave(w, actors(w, loaded), crash, jump)
-        live = [(key, gen) for key in w.folders if (gen := w.current(key)) and not gen.deleted]
-        loaded += [Experiment(key, gen) for key, gen in live if w.random.random() < 0.5]
+        interleave(w, actors(w, loaded, singles=singles), crash, jump)
+        for key, folder in w.folders.items():
+            gen = folder.current
+            alone = frozenset(folder.singles.values()) - (gen.folds if gen else frozenset())
+            if (alone or (gen and not gen.deleted)) and w.random.random() < 0.5:
+                loaded.append(Experiment(key, None if gen and gen.deleted else gen, alone))
     settle(w)
     return w
 
@@ -104,13 +123,17 @@ def settle(w: World) -> None:
     w.now += GRACE + LEASE
     for _ in range(2):
         run_all(w, sweep(w, grace=0))
+    w.check_singles(is_quiet=True)
     live = {}
     for key, folder in w.folders.items():
         gen = folder.current
         held = gen.blobs | gen.records if gen else frozenset()
         if (gen and not gen.deleted and held != folder.files.keys()) or ((not gen or gen.deleted) and folder.files):
             raise Violation(f"I4 orphans in {key}: {folder.files.keys() - held}")
-        if ((gen is None or gen.deleted) and w.local) or folder.staged or len(folder.gens) > 1:
+        if folder.singles and not folder.marked:
+            raise Violation(f"I9 {key} has records and no mark")
+        is_dead = (gen is None or gen.deleted) and not set(folder.singles.values()) - (gen.folds if gen else set())
+        if (is_dead and w.local) or folder.staged or len(folder.gens) > 1:
             raise Violation(f"I4 {key} is left over")
         if gen and not gen.deleted:
             live[key] = (gen.ident, gen.name)
