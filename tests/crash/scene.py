@@ -25,13 +25,13 @@ from mltraq_ds.storage import LocalStorage
 from mltraq_ds.tracking import Session
 
 SUBJECT, BYSTANDER, FRESH = "subject", "bystander", "fresh"
-ROWS = 64
+ROWS = 16
 _CURRENT = "SELECT id_experiment, generation FROM mltraq_experiments WHERE state = 'current'"
 _NAMES = "SELECT name, id_experiment, claim_intent FROM mltraq_names"
 
 
 def weights(version: int, run: int) -> np.ndarray:
-    """Return the large value of a run: 32 KiB that tell version and run in every element."""
+    """Return the large value of a run: 8 KiB that tell version and run in every element."""
     return np.full((ROWS, 64), version + run / 8)
 
 
@@ -141,7 +141,7 @@ class Scene:
 
     def copy_to(self, root: Path) -> Scene:
         shutil.copytree(self.root, root)
-        connection = sqlite3.connect(root / "index.db")  # for the library it has always been here
+        connection = _connect(root / "index.db")  # for the library it has always been here
         with connection:
             connection.execute("UPDATE mltraq_stores SET url = ?", [(root / "store").as_uri()])
         connection.close()
@@ -206,10 +206,16 @@ def _check_files(store: Path, current: dict[str, Any]) -> None:
             assert f"sha256:{hashlib.sha256(archive.read('index.msgpack')).hexdigest()}" == digest, key
 
 
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA synchronous = OFF")  # whoever closes last writes the WAL back
+    return connection
+
+
 def _rows(path: Path) -> tuple[dict[str, int], dict[str, tuple[str | None, str | None]]]:
     if not path.exists():
         return {}, {}
-    connection = sqlite3.connect(path)
+    connection = _connect(path)
     try:
         if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'mltraq_names'").fetchall():
             return {}, {}
