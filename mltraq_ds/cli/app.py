@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mltraq_ds.cli import demo, experiments, settings, upkeep
+from mltraq_ds.cli import demo, experiments, remote, settings, upkeep
 from mltraq_ds.cli.group import Group
 
 __all__ = ["app"]
@@ -44,5 +44,7 @@ app.command()(experiments.delete)
 app.command()(upkeep.check)
 app.command()(upkeep.sweep)
 app.command()(upkeep.rebuild_index)
+app.command()(remote.clone)
+app.add_typer(remote.remote, name="remote")
 app.command("options")(settings.list_options)
 app.command()(settings.version)

@@ -25,7 +25,8 @@ from mltraq_ds.lake.work import Failures, do
 from mltraq_ds.reference import Reference
 from mltraq_ds.storage.base import Storage
 from mltraq_ds.storage.pointer import SUFFIX, blob_of
-from mltraq_ds.store import layout
+from mltraq_ds.store import generations, layout
+from mltraq_ds.store.retire import with_pointers
 
 __all__ = ["FALLBACKS", "Mode", "clone_blob", "clone_store"]
 
@@ -196,9 +197,12 @@ def _finish_experiment(source: Storage, target: Storage, one: Selected) -> None:
     for file in copied:
         _copy_file(source, target, file)
     target.flush([*copied, *blobs, *(f"{blob}{SUFFIX}" for blob in blobs)])
+    before = generations.current(target, one.folder)
     data = one.generation.to_bytes()
     with suppress(KeyExistsError):
         target.put(key, [data], size=len(data), parents=True)
+    if before is not None and before.number < one.generation.number:
+        target.delete_many(with_pointers(before.keys - one.generation.keys))
 
 
 def _is_nobodys(folder: str, key: str) -> bool:

@@ -15,7 +15,7 @@ from mltraq_ds.storage.pointer import pointer_key
 from mltraq_ds.store import generations, layout, slots
 from mltraq_ds.store.generations import Generation, Ident
 
-__all__ = ["end_experiment", "remove_files", "remove_moved", "retire"]
+__all__ = ["end_experiment", "remove_files", "remove_moved", "retire", "with_pointers"]
 
 
 def retire(storage: Storage, parent: Generation | None, new: Generation) -> None:

@@ -1,0 +1,370 @@
+"""The verbs of the lake: what each leaves on the store and on the remotes."""
+
+import hashlib
+import json
+import os
+import time
+
+import numpy as np
+import pytest
+from lake_scene import RUNS, Files, expected, open_session, values_of
+
+from mltraq_ds import DataStore, create_session, lake
+from mltraq_ds.errors import NotFoundError, RemoteFailedWarning, RemotesError, UsageError
+from mltraq_ds.lake.remotes import GRACE_S
+from mltraq_ds.storage import open_storage
+
+BLOBS = 2 * RUNS + 1
+
+
+def test_upload_keeps_the_bytes(session, files, home):
+    """Every object is named by the SHA-256 of its bytes, which are those of the blob; a pointer is beside each blob."""
+    before = files.blobs()
+    report = lake.upload(session, remotes=home.root)
+    assert report.actions() == {"uploaded": BLOBS}
+    assert files.blobs() == before
+    assert set(home.objects().values()) == set(before.values())
+    for name, pointer in files.pointers().items():
+        assert pointer["digest"] == f"sha256:{hashlib.sha256(before[name]).hexdigest()}"
+        assert (pointer["size"], pointer["media_type"]) == (len(before[name]), "application/zip")
+    assert session.check(deep=True).kinds() == {}
+
+
+def test_upload_again_changes_nothing(session, files, home):
+    """A second upload finds everything: no byte of store or remote changes, and no blob is read."""
+    lake.upload(session, remotes=home.root)
+    seen = {path: path.stat().st_mtime_ns for path in [*home.root.iterdir(), *files.root.rglob("*.remote")]}
+    assert lake.upload(session, remotes=home.root).actions() == {"found": BLOBS}
+    assert {path: path.stat().st_mtime_ns for path in seen} == seen
+
+
+def test_equal_blobs_are_one_object(tmp_path, session, home):
+    """Two stores with the same bytes share their objects, without agreeing on anything."""
+    lake.upload(session, remotes=home.root)
+    lake.clone(session, tmp_path / "copy")
+    count = len(home.objects())
+    assert lake.upload(tmp_path / "copy", remotes=home.root).actions() == {"found": BLOBS}
+    assert len(home.objects()) == count
+
+
+@pytest.mark.parametrize("damage", ["truncated", "other bytes"])
+@pytest.mark.parametrize("is_known", [True, False])
+def test_wrong_objects_are_repaired(session, home, tmp_path, damage, is_known):
+    """An object whose bytes are wrong is not relied on: by its size, or by reading it where no pointer vouches for it."""
+    lake.upload(session, remotes=home.root)
+    lake.clone(session, tmp_path / "copy")
+    path = max(home.root.iterdir(), key=lambda path: path.stat().st_size)
+    good = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(good[:-5] if damage == "truncated" else bytes(len(good)))
+    store = tmp_path / "store" if is_known else tmp_path / "copy"
+    if damage == "other bytes" and is_known:
+        with pytest.raises(RemotesError, match="bytes are wrong"):
+            lake.verify(store)
+        path.unlink()
+        assert lake.upload(store, remotes=home.root).count("uploaded") == 1
+    else:
+        assert lake.upload(store, remotes=home.root).count("repaired") == 1
+    assert path.read_bytes() == good
+
+
+def test_old_objects_are_refreshed(session, home):
+    """What is relied on is made young, so that a sweep under way does not take it."""
+    lake.upload(session, remotes=home.root)
+    old = time.time() - GRACE_S * 0.6
+    names = sorted(home.objects())
+    storage = open_storage(home.root)
+    # The storage's time is the newer of mtime and ctime, and ctime cannot be set: so its clock is.
+    storage_type = type(storage)
+    now = storage_type.now
+    try:
+        storage_type.now = lambda self: time.time() + GRACE_S * 0.6
+        assert lake.upload(session, remotes=home.root).actions() == {"refreshed": BLOBS}
+    finally:
+        storage_type.now = now
+    assert sorted(home.objects()) == names
+    assert all(storage.stat(name).modified > old for name in names)
+
+
+def test_add_to_a_second_store(session, files, home, tmp_path):
+    """The output is a whole store with pointers only; the input is as it was; both read equal values."""
+    before = {path: path.read_bytes() for path in files.root.rglob("*") if path.is_file()}
+    report = lake.add(session, tmp_path / "out", remotes=[home.root, tmp_path / "second"])
+    out = Files(tmp_path / "out")
+    assert report.actions() == {"uploaded": BLOBS}
+    assert out.blobs() == {}
+    assert all(len(pointer["remotes"]) == 2 for pointer in out.pointers().values())
+    assert [url.rpartition("/")[2] for url in next(iter(out.pointers().values()))["remotes"]] == ["lake", "second"]
+    assert {path: path.read_bytes() for path in files.root.rglob("*") if path.is_file()} == before
+    other = open_session(tmp_path / "out")
+    assert values_of(other) == expected()
+    assert other.check(deep=True).kinds() == {}
+
+
+def test_add_is_deterministic(session, home, tmp_path):
+    """The same store gives the same files, so that git shows small differences; the store id alone is new."""
+    for name in ("a", "b"):
+        lake.add(session, tmp_path / name, remotes=home.root)
+    read = [{path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*") if path.is_file()} for name in "ab"]
+    assert {str(path) for path in read[0] if read[0][path] != read[1].get(path)} == {"_store.json"}
+    assert read[0].keys() == read[1].keys()
+
+
+def test_keys_select_fields(session, home, tmp_path):
+    """Only the fields that are named become pointers; the whole store is written all the same."""
+    lake.add(session, tmp_path / "out", remotes=home.root, keys=["weights"])
+    out = Files(tmp_path / "out")
+    assert (len(out.pointers()), len(out.blobs())) == (RUNS, RUNS + 1)
+    assert values_of(open_session(tmp_path / "out")) == expected()
+    with pytest.raises(NotFoundError, match=r"'wieghts'.*images, score, summary, weights"):
+        lake.upload(session, remotes=home.root, keys="wieghts")
+
+
+@pytest.mark.parametrize(("part", "number"), [({"start": 1}, 4), ({"stop": 1}, 3), ({"step": 2}, 5), ({"start": 9}, 0)])
+def test_slices_count_runs(session, home, part, number):
+    """A slice chooses runs in order; fields of the experiment belong to its first run."""
+    assert len(lake.upload(session, remotes=home.root, **part)) == number
+
+
+def test_packs_hold_one_field(tmp_path):
+    """Many small DataStores share packs, and a key still selects exactly its field."""
+    session = create_session("sqlite:///:memory:", tmp_path / "store")
+    experiment = session.create_experiment("many")
+    for number in range(40):
+        with experiment.run() as run:
+            run.fields.ds = lake_datastore(number)
+            run.fields.other = lake_datastore(-number)
+    experiment.persist()
+    lake.add(session, remotes=tmp_path / "lake", keys="ds", in_place=True)
+    report = lake.status(session)
+    assert report.actions() == {"local": 1, "remote": 1}
+    runs = session.load_experiment("many").runs.values()
+    assert [(int(run.fields.ds.n[0]), int(run.fields.other.n[0])) for run in runs] == [(n, -n) for n in range(40)]
+
+
+def lake_datastore(number):
+    return DataStore(n=np.full(300, number))
+
+
+def test_remove_forgets_a_remote(session, files, home, tmp_path):
+    """A pointer forgets one remote, nothing happens there, and the last source is not forgotten."""
+    lake.add(session, remotes=[home.root, tmp_path / "second"], in_place=True)
+    objects = home.objects()
+    assert lake.remove(session, remotes=home.root).actions() == {"forgotten": BLOBS}
+    assert {url.rpartition("/")[2] for one in files.pointers().values() for url in one["remotes"]} == {"second"}
+    assert home.objects() == objects
+    with pytest.raises(RemotesError, match="nowhere else"):
+        lake.remove(session, remotes=tmp_path / "second")
+    assert values_of(session) == expected()
+    lake.pull(session)
+    assert lake.remove(session, remotes=tmp_path / "second").actions() == {"forgotten": BLOBS}
+    assert files.pointers() == {}
+    assert values_of(session) == expected()
+
+
+def test_drop_counts_verified_copies(session, files, home, tmp_path):
+    """Local bytes go only if so many remotes have the right bytes now; otherwise they stay, and the error says why."""
+    lake.upload(session, remotes=[home.root, tmp_path / "second"])
+    path = max(home.root.iterdir(), key=lambda path: path.stat().st_size)
+    path.chmod(0o644)
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(RemotesError, match="1 verified copies are on remotes, and 2 are asked for"):
+        lake.drop(session, num_copies=2)
+    assert len(files.blobs()) == 1
+    assert lake.drop(session, num_copies=1).actions() == {"dropped": 1}
+    assert files.blobs() == {}
+    with pytest.warns(RemoteFailedWarning, match="SHA-256|damaged"):
+        assert values_of(session) == expected()
+    with pytest.raises(UsageError, match="num_copies"):
+        lake.drop(session, num_copies=0)
+
+
+def test_pull_brings_bytes_back(session, files, home):
+    """What comes back is byte for byte what was uploaded, and nothing is fetched twice."""
+    before = files.blobs()
+    lake.add(session, remotes=home.root, in_place=True)
+    assert files.blobs() == {}
+    assert lake.pull(session).actions() == {"pulled": BLOBS}
+    assert files.blobs() == before
+    assert len(lake.pull(session)) == 0
+
+
+def test_status_and_verify(session, home, tmp_path):
+    """Where everything is, in how many copies, and when each remote was verified."""
+    lake.upload(session, remotes=home.root, keys="weights")
+    lake.upload(session, remotes=tmp_path / "second", keys="weights", stop=1)
+    report = lake.status(session)
+    assert report.actions() == {"local": RUNS + 1, "local and remote": RUNS}
+    assert sorted(report.df().copies) == [0, 0, 0, 0, 1, 1, 2]
+    assert all("never verified" in note for note in report.notes)
+    assert lake.verify(session, remote=home.root).actions() == {"intact": RUNS}
+    assert [f"{'lake' in note} {'never' in note}" for note in lake.status(session).notes] == ["True False", "False True"]
+    assert session.check().kinds() == {}
+
+
+@pytest.mark.parametrize("mode", lake.Mode)
+def test_clone_modes(session, files, home, tmp_path, mode):
+    """Each mode leaves a whole store that reads equal values; what stands for the blobs is what the mode says."""
+    lake.upload(session, remotes=home.root)
+    report = lake.clone(session, tmp_path / "clone", mode=mode)
+    clone = Files(tmp_path / "clone")
+    paths = {path.name: path for path in clone.root.glob("*/*") if len(path.name) == 32}
+    source = {path.name: path for path in files.root.glob("*/*") if len(path.name) == 32}
+    assert len(report) == BLOBS
+    assert clone.blobs() == ({} if mode == "REMOTE_FILE" else files.blobs())
+    assert len(clone.pointers()) == (0 if mode == "CREATE_NEW_FILE" else BLOBS)
+    assert all(path.is_symlink() == (mode == "SYM_LINK") for path in paths.values())
+    if mode == "HARD_LINK":
+        assert all(os.path.samefile(path, source[name]) for name, path in paths.items())
+    other = open_session(clone.root)
+    assert values_of(other) == expected()
+    assert other.check(deep=True).kinds() == {}
+    assert json.loads((clone.root / "_store.json").read_text())["store_id"] != json.loads(
+        (files.root / "_store.json").read_text()
+    )["store_id"]
+    assert lake.clone(session, tmp_path / "clone", mode=mode).actions() == report.actions()
+
+
+def test_clone_downloads(session, home, tmp_path):
+    """The page's last example: a store of pointers becomes one with bytes, which needs no remote."""
+    lake.add(session, tmp_path / "pointers", remotes=home.root)
+    lake.clone(tmp_path / "pointers", tmp_path / "local", mode="CREATE_NEW_FILE")
+    home.root.rename(tmp_path / "away")
+    assert values_of(open_session(tmp_path / "local")) == expected()
+
+
+def test_modes_that_cannot_work(session, home, tmp_path):
+    """The error names the modes that can; with a fallback the next one is taken."""
+    lake.add(session, remotes=home.root, in_place=True, keys="weights")
+    for mode in ("HARD_LINK", "SYM_LINK"):
+        with pytest.raises(RemotesError, match="DEEP_COPY"):
+            lake.clone(session, tmp_path / mode, mode=mode)
+        assert open_session(tmp_path / mode).ls().empty
+    with pytest.raises(RemotesError, match="remote upload"):
+        lake.clone(session, tmp_path / "r", mode="REMOTE_FILE")
+    report = lake.clone(session, tmp_path / "SYM_LINK", mode="SYM_LINK", fallback=True)
+    assert report.actions() == {"copied": RUNS, "sym-linked": RUNS + 1}
+    assert values_of(open_session(tmp_path / "SYM_LINK")) == expected()
+    with pytest.raises(UsageError, match="CREATE_NEW_FILE"):
+        lake.clone(session, tmp_path / "x", mode="COPY")
+
+
+def test_links_lead_nowhere_else(session, tmp_path):
+    """Only links that the clone listed are followed, and only as long as they lead where they were made to lead."""
+    lake.clone(session, tmp_path / "clone", mode="SYM_LINK")
+    link = next(path for path in (tmp_path / "clone").glob("*/*") if path.is_symlink())
+    target = link.resolve()
+    secret = tmp_path / "secret"
+    secret.write_bytes(target.read_bytes())
+    link.unlink()
+    link.symlink_to(secret)
+    with pytest.raises(UsageError, match="symbolic link"):
+        values_of(open_session(tmp_path / "clone"))
+
+
+def test_sweep_removes_what_nobody_refers_to(session, files, home, tmp_path):
+    """Objects of an experiment that was deleted go, those of every store that is given stay."""
+    lake.add(session, tmp_path / "out", remotes=home.root, keys="weights")
+    lake.upload(session, remotes=home.root)
+    kept = len(home.objects())
+    session.delete_experiment("digits")
+    dry = lake.sweep(home.root, refs=[session, tmp_path / "out"], grace_s=0)
+    assert dry.dry_run
+    assert len(home.objects()) == kept
+    report = lake.sweep(home.root, refs=[session, tmp_path / "out"], grace_s=0, dry_run=False)
+    assert [row.key for row in report.rows] == [row.key for row in dry.rows]
+    assert len(home.objects()) == RUNS
+    assert values_of(open_session(tmp_path / "out")) == expected()
+
+
+def test_sweeps_that_are_refused(session, files, home, tmp_path):
+    """Without stores, with stores that refer to nothing, or with a pointer that cannot be read nothing is removed."""
+    lake.upload(session, remotes=home.root)
+    objects = home.objects()
+    empty = create_session("sqlite:///:memory:", tmp_path / "empty")
+    empty.create_experiment("e").persist()
+    with pytest.raises(UsageError, match="no store was named"):
+        lake.sweep(home.root, refs=[], grace_s=0, dry_run=False)
+    with pytest.raises(UsageError, match="refers to anything"):
+        lake.sweep(home.root, refs=empty, grace_s=0, dry_run=False)
+    with pytest.raises(NotFoundError, match="no remote"):
+        lake.sweep(tmp_path / "empty", refs=session)
+    next(files.root.glob("*/*.remote")).write_text("{")
+    with pytest.raises(RemotesError, match="cannot be read"):
+        lake.sweep(home.root, refs=session, grace_s=0, dry_run=False)
+    assert home.objects() == objects
+
+
+def test_young_objects_stay(session, home):
+    """What is younger than the grace stays, whoever refers to it."""
+    lake.upload(session, remotes=home.root)
+    other = lake.upload(session, remotes=home.root)
+    lake.remove(session, remotes=home.root, keys="images")
+    report = lake.sweep(home.root, refs=session, dry_run=False)
+    assert len(report) == 0
+    assert "younger" in report.notes[0]
+    assert len(home.objects()) == len(other)
+
+
+def test_refusals(session, home, tmp_path):
+    """Calls that cannot mean anything are refused in a sentence, and nothing is written."""
+    for call in (
+        lambda: lake.add(session, remotes=home.root),
+        lambda: lake.add(session, tmp_path / "o", remotes=home.root, in_place=True),
+        lambda: lake.add(session, tmp_path / "o", remotes=[]),
+        lambda: lake.add(session, tmp_path / "o", remotes=home.root, num_copies=2),
+        lambda: lake.add(session, tmp_path / "store", remotes=home.root),
+        lambda: lake.upload(session, remotes=tmp_path / "store"),
+        lambda: lake.upload(session, remotes=home.root, step=0),
+        lambda: lake.upload(session, remotes=home.root, jobs=0),
+    ):
+        with pytest.raises(UsageError):
+            call()
+    with pytest.raises(NotFoundError, match="no store"):
+        lake.status(tmp_path / "nowhere")
+    assert not (tmp_path / "o").exists()
+
+
+def test_retired_blobs_take_their_pointers(session, files, home):
+    """A persist that replaces a blob removes its pointer too; deleting the experiment leaves nothing."""
+    lake.upload(session, remotes=home.root)
+    lake.drop(session, keys="images")
+    experiment = session.load_experiment("digits")
+    experiment.runs.first().fields.weights.b = 7
+    experiment.persist(if_exists="update")
+    assert len(files.pointers()) == BLOBS - 1
+    assert session.check(deep=True).kinds() == {}
+    again = open_session(files.root).load_experiment("digits")
+    assert again.runs.first().fields.weights.b == 7
+    assert again.runs.first().fields.images.pixels.max() == 0
+    session.delete_experiment("digits")
+    assert [path.name for path in files.root.iterdir() if not path.name.startswith("_")] == []
+
+
+def test_orphaned_pointers_are_swept(session, files, home):
+    """A pointer whose blob nothing refers to is an orphan, found by check and removed by sweep."""
+    lake.upload(session, remotes=home.root)
+    pointer = next(files.root.glob("*/*.remote"))
+    (pointer.parent / f"{'0' * 32}.remote").write_bytes(pointer.read_bytes())
+    assert session.check().kinds() == {"orphan": 1}
+    assert session.sweep(dry_run=False, grace_s=0).kinds()["orphan"] == 1
+    assert len(files.pointers()) == BLOBS
+    assert values_of(session) == expected()
+
+
+def test_step_of_a_run(session, files, home):
+    """A step uploads the blobs of the runs that it is executed on."""
+    experiment = session.load_experiment("digits")
+    experiment.execute(lake.upload_step(home.root, keys="images"))
+    assert all(run.exception is None for run in experiment.runs.values())
+    assert len(home.objects()) == RUNS
+    assert len(files.pointers()) == RUNS
+
+
+def test_memory_is_a_remote(session, files):
+    """Any storage is a remote."""
+    lake.add(session, remotes="memory://lake-of-a-test", in_place=True)
+    assert files.blobs() == {}
+    assert values_of(session) == expected()
+    lake.pull(session)
+    assert lake.verify(session).actions() == {"intact": BLOBS}
