@@ -11,6 +11,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mltraq_ds import errors as errors
     from mltraq_ds import ids as ids
+    from mltraq_ds.artifacts import Artifact as Artifact
+    from mltraq_ds.artifacts import artifact_store as artifact_store
+    from mltraq_ds.artifacts import delete as delete
+    from mltraq_ds.artifacts import get as get
+    from mltraq_ds.artifacts import save as save
     from mltraq_ds.bunch import Bunch as Bunch
     from mltraq_ds.codecs import Directory as Directory
     from mltraq_ds.codecs import File as File
@@ -29,6 +34,7 @@ __version__ = "0.1.0"
 # Name to the module that has it; a module of ours stands for itself.  `TYPE_CHECKING` above says the same to type
 # checkers, and a test compares the two.
 _HOMES = {
+    "Artifact": "mltraq_ds.artifacts",
     "Bunch": "mltraq_ds.bunch",
     "DataStore": "mltraq_ds.datastore",
     # By way of tracking, which knows the default session.
@@ -39,11 +45,15 @@ _HOMES = {
     "Pickled": "mltraq_ds.codecs",
     "Run": "mltraq_ds.tracking",
     "Session": "mltraq_ds.tracking",
+    "artifact_store": "mltraq_ds.artifacts",
     "create_experiment": "mltraq_ds.tracking",
     "create_session": "mltraq_ds.tracking",
+    "delete": "mltraq_ds.artifacts",
     "errors": "mltraq_ds.errors",
+    "get": "mltraq_ds.artifacts",
     "ids": "mltraq_ds.ids",
     "options": "mltraq_ds.settings",
+    "save": "mltraq_ds.artifacts",
 }
 
 __all__ = ["__version__", *_HOMES]

@@ -10,6 +10,7 @@
     │   ├── TooDeepError                      nested too deeply, or in a circle
     │   └── MissingExtraError (ImportError)   install an extra
     ├── NotFoundError (LookupError)           nothing of that name
+    │   ├── ArtifactNotFoundError             no such artifact or version; the nearest is named
     │   ├── ExperimentNotFoundError
     │   └── UnknownStoreError                 the index does not know this store: rebuild_index()
     ├── ConflictError                         look at the other one, then decide
@@ -25,6 +26,7 @@
     ├── FormatError                           written by a newer version: upgrade
     ├── PickleRefusedError                    the reader has not opted in to pickle
     ├── StorageError (OSError)                the storage or database does not answer or refuses
+    │   ├── ArtifactBackendError              who keeps an artifact does not answer or refuses
     │   ├── KeyExistsError (FileExistsError)
     │   ├── KeyMissingError (FileNotFoundError)
     │   ├── RemotesError                      no remote of a blob delivers its bytes
@@ -46,6 +48,8 @@ is not: it prints its text quoted.  Every class takes one message, so that all o
 from __future__ import annotations
 
 __all__ = [
+    "ArtifactBackendError",
+    "ArtifactNotFoundError",
     "AmbiguousNameError",
     "ConcurrentPersistError",
     "ConflictError",
@@ -123,6 +127,10 @@ class NotFoundError(MltraqDSError, LookupError):
     """Nothing has this name or id."""
 
 
+class ArtifactNotFoundError(NotFoundError):
+    """No artifact has this name, or not this version."""
+
+
 class ExperimentNotFoundError(NotFoundError):
     """No experiment has this name or id."""
 
@@ -181,6 +189,10 @@ class PickleRefusedError(MltraqDSError):
 
 class StorageError(MltraqDSError, OSError):
     """A storage or database refuses or does not answer."""
+
+
+class ArtifactBackendError(StorageError):
+    """The storage backend of an artifact (MLflow …) does not answer or refuses."""
 
 
 class KeyExistsError(StorageError, FileExistsError):

@@ -21,8 +21,10 @@ from mltraq_ds.storage.base import Storage
 from mltraq_ds.store import descriptors, layout
 
 __all__ = [
+    "DELETE_VERSION",
     "DONE",
     "LEASE_S",
+    "SAVE",
     "Intent",
     "Keeper",
     "is_alive",
@@ -34,6 +36,8 @@ __all__ = [
 
 LEASE_S = 600.0
 RENEW_S = 60.0
+#: What writers of artifacts are about to do.
+SAVE, DELETE_VERSION = "save", "delete version"
 #: In place of a process: the writer has gone on, and somebody has to follow up.
 DONE = "done"
 
@@ -63,9 +67,9 @@ class Intent:
     writer : str
         Random id of the writer, also in the generation that it commits.
     action : str
-        ``persist`` or ``delete``.
+        ``persist`` or ``delete``; of an artifact `SAVE` or `DELETE_VERSION`.
     id_experiment, name : str
-        Of the experiment.
+        Of the experiment; of an artifact its folder and name.
     parent : int
         The generation that it builds on.
     number : int
@@ -90,6 +94,11 @@ class Intent:
     def key(self) -> str:
         """Key of the intent."""
         return f"{layout.PENDING}/{self.writer}.json"
+
+    @property
+    def is_of_artifact(self) -> bool:
+        """Whether an artifact is written, and no experiment."""
+        return self.action in (SAVE, DELETE_VERSION)
 
     @property
     def fence_key(self) -> str:

@@ -9,10 +9,12 @@ from typing import TypeVar
 
 from mltraq_ds.errors import CorruptRecordError, DamageError, FormatError, UsageError
 from mltraq_ds.objects import Objects
+from mltraq_ds.orm.artifacts import ArtifactIndex
 from mltraq_ds.orm.index import Index
 from mltraq_ds.orm.rebuild import Entry
 from mltraq_ds.storage.base import Storage
 from mltraq_ds.store import generations, layout, reading
+from mltraq_ds.store.artifact_rows import rebuild_artifacts
 from mltraq_ds.store.generations import Generation, Ident
 from mltraq_ds.store.recovery import recover
 from mltraq_ds.store.report import Notebook, RebuildReport
@@ -68,6 +70,8 @@ def rebuild_index(
         If store or database do not answer.  No row was changed.
     """
     scan = _Scan(objects.storage, id_experiment, progress or without_progress)
+    if id_experiment is None:
+        _rebuild_artifacts(objects.storage, index, scan.seen)
     done = index.rebuild(scan, url=objects.storage.url, replace_scope=id_experiment, damaged=scan.damaged)
     try:
         recover(objects, index)
@@ -83,6 +87,15 @@ def rebuild_index(
         removed=done.removed,
         kept=done.kept,
     )
+
+
+def _rebuild_artifacts(storage: Storage, index: Index, seen: Notebook) -> None:
+    def note(key: str, error: Exception) -> None:
+        seen.add("unreadable record", key, detail=str(error))
+
+    living = rebuild_artifacts(storage, ArtifactIndex(index.database, index.store_id), note)
+    if living:
+        seen.note("artifacts", layout.ARTIFACTS, detail=f"{len(living)} versions of saved artifacts were read.")
 
 
 class _Scan:

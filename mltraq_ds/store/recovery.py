@@ -14,9 +14,10 @@ from dataclasses import replace
 
 from mltraq_ds.errors import KeyExistsError, KeyMissingError, LeftoversWarning, MltraqDSError
 from mltraq_ds.objects import Objects
+from mltraq_ds.orm.artifacts import ArtifactIndex
 from mltraq_ds.orm.index import Index
 from mltraq_ds.storage.base import Storage
-from mltraq_ds.store import follow_up, generations, intents, layout, reading, slots
+from mltraq_ds.store import follow_up, generations, intents, layout, reading, slots, version_deletion
 from mltraq_ds.store.generations import Generation
 from mltraq_ds.store.intents import Intent
 from mltraq_ds.store.retire import remove_files, remove_moved, retire
@@ -67,6 +68,10 @@ def warn_unreadable(error: MltraqDSError) -> None:
 def finish(objects: Objects, index: Index | None, intent: Intent) -> None:
     """Finish the work of one dead writer, then remove its intent."""
     storage = objects.storage
+    if intent.is_of_artifact:
+        rows = ArtifactIndex(index.database, index.store_id) if index is not None else None
+        version_deletion.finish(storage, rows, intent)
+        return
     folder = layout.folder_of(intent.id_experiment)
     # A request of a writer that has ended may still be on its way to a remote storage.
     may_come = not (storage.is_local and intents.is_surely_dead(intent))

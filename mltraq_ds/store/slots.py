@@ -14,7 +14,7 @@ from mltraq_ds.storage.base import Storage
 from mltraq_ds.store import generations, layout
 from mltraq_ds.store.generations import Generation, TornGeneration
 
-__all__ = ["SlotTaken", "create", "is_committed"]
+__all__ = ["SlotTaken", "create", "is_committed", "put_once"]
 
 _ATTEMPTS = 4
 _FIRST_PAUSE_S = 0.1
@@ -53,15 +53,45 @@ def create(storage: Storage, generation: Generation, verify: Callable[[], None] 
     key = layout.generation_key(folder, generation.number)
     data = generation.to_bytes()
     generations.check_readable(generation, data)
+    what = f"generation {generation.number} of experiment {generation.name!r}"
+    try:
+        put_once(storage, key, data, what, verify)
+    except KeyExistsError as error:
+        there = _read(storage, folder, generation.number)
+        if there is None or there.writer != generation.writer:
+            raise SlotTaken(f"{key} exists", there) from error
+        # else the answer to an earlier attempt was lost
+
+
+def put_once(storage: Storage, key: str, data: bytes, what: str, verify: Callable[[], None] | None = None) -> None:
+    """Create a key if it is absent; afterwards it is known whether there is one.
+
+    Parameters
+    ----------
+    storage : Storage
+        Of the store.
+    key : str
+        Store-relative name.
+    data : bytes
+        Its content.
+    what : str
+        What is committed, for messages.
+    verify : callable, optional
+        Called when everything is written but the name; what it raises stops the commit.
+
+    Raises
+    ------
+    KeyExistsError
+        If it exists: read back whose it is, since the answer to an earlier attempt may have been lost.
+    KeyMissingError
+        If its folder is gone.
+    UnknownOutcomeError
+        If the answer was lost and cannot be asked for.  It may have happened.
+    """
     for attempt in range(_ATTEMPTS):
         try:
             storage.put(key, [data], size=len(data), before_publish=verify)
-        except KeyExistsError as error:
-            there = _read(storage, folder, generation.number)
-            if there is not None and there.writer == generation.writer:
-                return  # the answer to an earlier attempt was lost
-            raise SlotTaken(f"{key} exists", there) from error
-        except KeyMissingError:
+        except (KeyExistsError, KeyMissingError):
             raise
         except OSError as error:
             if storage.is_local:
@@ -69,10 +99,8 @@ def create(storage: Storage, generation: Generation, verify: Callable[[], None] 
             # It may still arrive.  Absence is no answer either; only the same conditional request, repeated, is.
             if attempt + 1 == _ATTEMPTS:
                 raise UnknownOutcomeError(
-                    f"It is not known whether generation {generation.number} of experiment {generation.name!r} was "
-                    f"committed, because {storage.url} does not answer: {error} Nothing was undone; the next session "
-                    "that "
-                    "reaches it finds out."
+                    f"It is not known whether {what} was committed, because {storage.url} does not answer: {error} "
+                    "Nothing was undone; the next session that reaches it finds out."
                 ) from error
             time.sleep(_FIRST_PAUSE_S * 4**attempt)
         else:

@@ -1,0 +1,254 @@
+"""Save, get, list and delete artifacts in the store of the default session."""
+
+from __future__ import annotations
+
+import difflib
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from mltraq_ds import ids, place
+from mltraq_ds.artifacts.artifact import Artifact
+from mltraq_ds.artifacts.backends import backend_of, choose
+from mltraq_ds.artifacts.listing import ArtifactStore
+from mltraq_ds.artifacts.provenance import capture
+from mltraq_ds.errors import ArtifactNotFoundError, DatabaseUnavailableError, KeyMissingError, UsageError
+from mltraq_ds.objects import Objects
+from mltraq_ds.orm.artifacts import ArtifactIndex
+from mltraq_ds.orm.index import Index
+from mltraq_ds.settings import resolve
+from mltraq_ds.store import layout, recovery, versions
+from mltraq_ds.store.artifact_rows import name_of
+from mltraq_ds.store.saving import Kept, Save
+from mltraq_ds.store.version_deletion import delete_version
+from mltraq_ds.store.versions import Version
+from mltraq_ds.tracking import Session
+from mltraq_ds.tracking.default import default_session
+
+__all__ = ["artifact_store", "delete", "get", "save"]
+
+
+@dataclass(frozen=True)
+class _Home:
+    """The store that is meant: that of the run which is executing, else of the default session."""
+
+    objects: Objects
+    session: Session | None
+
+    def index(self, *, make: bool = False) -> ArtifactIndex | None:
+        """Return the rows, after finishing what killed writers have left; None without database or store."""
+        if self.session is None:
+            return None
+        opened = self.session._make_index() if make else self.session._open_index()
+        return _rows_of(opened)
+
+
+def _rows_of(index: Index | None) -> ArtifactIndex | None:
+    return None if index is None else ArtifactIndex(index.database, index.store_id)
+
+
+def _home() -> _Home:
+    session = default_session()
+    if place.CURRENT.get() is None:
+        return _Home(session.objects(), session)
+    objects = place.place_of(None).objects  # a step of a run saves where its experiment is
+    return _Home(objects, session if session.storage.url == objects.storage.url else None)
+
+
+def save(value: object, name: str, storage_backend: str | None = None, **kwargs: Any) -> Artifact:
+    """Save a value under a name, as a new version.
+
+    Several processes may save under one name at once: each gets a number of its own, without a gap.
+
+    Parameters
+    ----------
+    value : object
+        Anything that a codec takes; models of other libraries if MLflow keeps them.
+    name : str
+        Any string.
+    storage_backend : str, optional
+        Who keeps the value: ``native``, ``mlflow``, or one of an installed package.  By default MLflow keeps models
+        where option ``mlflow.tracking_uri`` is set, unless ``artifacts.default_ml_models_storage_backend`` says
+        otherwise; whatever it does not take is kept natively.
+    **kwargs
+        For the backend: with MLflow all arguments of ``mlflow.<flavor>.log_model``, such as ``registered_model_name``.
+
+    Returns
+    -------
+    Artifact
+        The new version.
+
+    Raises
+    ------
+    UsageError and its kinds
+        If backend, name, value or an argument cannot be used.  Nothing was changed.
+    StorageError
+        If store, database or backend do not answer.  What was written is removed.
+    UnknownOutcomeError
+        If the storage does not say whether it was saved.  Nothing was removed.
+
+    Warns
+    -----
+    IndexBehindWarning
+        If it is saved, but the database could not be told; the next session catches up.
+
+    """
+    settings = resolve()
+    label, backend = choose(value, storage_backend, settings)
+    home = _home()
+    saving = Save(
+        home.objects,
+        home.index(make=True),
+        name,
+        label,
+        type_name=f"{type(value).__module__}.{type(value).__qualname__}",
+        code=capture(settings),
+        new_uuid=ids.new_uuid if home.session is None else home.session.new_uuid,
+    )
+
+    def undo(kept: Kept) -> None:
+        unsaved = Version(name=name, number=1, writer="", storage_backend=label, metadata=kept.metadata)
+        backend.delete(unsaved, home.objects, settings)
+
+    return Artifact(saving.run(partial(backend.save, value, settings=settings, **kwargs), undo), home.objects)
+
+
+def get(name: str, version: int | None = None) -> Artifact:
+    """Return a saved artifact; its value is read by `Artifact.get_value`.
+
+    The files answer, so the database may be behind or gone.
+
+    Parameters
+    ----------
+    name : str
+        Of the artifact.
+    version : int, optional
+        By default the latest one.
+
+    Raises
+    ------
+    ArtifactNotFoundError
+        If there is no such artifact or version; names the nearest.
+
+    """
+    home = _home()
+    if home.session is not None:
+        with suppress(DatabaseUnavailableError):  # loading needs no database
+            home.session._open_index()
+    found = _find(home, name, version)
+    if found.deleted:
+        raise ArtifactNotFoundError(f"The {found.label} was deleted.{_others(home, name)}")
+    return Artifact(found, home.objects)
+
+
+def delete(name: str, version: int | Literal["latest", "all"]) -> None:
+    """Delete one version of an artifact, the latest, or all; their numbers are never given again.
+
+    Calling it again goes on with a delete that was stopped.
+
+    Parameters
+    ----------
+    name : str
+        Of the artifact.
+    version : int or {"latest", "all"}
+        Which one.
+
+    Raises
+    ------
+    ArtifactNotFoundError
+        If there is no such artifact or version, or it was deleted before.
+    StorageError
+        If the store, or who keeps the value, does not answer.  What was not deleted is complete.
+
+    Warns
+    -----
+    IndexBehindWarning, LeftoversWarning
+        If it is deleted, but the database could not be told or not all bytes are removed.
+
+    """
+    home = _home()
+    index = home.index()
+    if version == "all":
+        every = versions.read_all(home.objects.storage, layout.artifact_folder(_checked(name)))
+        found = [one for one in every if not one.deleted or one.metadata]
+        if not found:
+            raise _missing(home, name, None)
+    else:
+        found = [_find(home, name, None if version == "latest" else version)]
+        if found[0].deleted and not found[0].metadata:
+            raise ArtifactNotFoundError(f"The {found[0].label} was deleted before.{_others(home, name)}")
+    settings = resolve()
+    for one in found:
+        let_go = partial(backend_of(one.storage_backend).delete, objects=home.objects, settings=settings)
+        delete_version(home.objects.storage, index, one, let_go)
+
+
+def artifact_store() -> ArtifactStore:
+    """Return all versions of all artifacts, as a list and a table.
+
+    Raises
+    ------
+    UnknownStoreError
+        If the database does not know this store.
+    DatabaseUnavailableError
+        If it does not answer.
+
+    """
+    session = default_session()
+    index = session._known_index()
+    if index is not None:
+        recovery.recover(session.objects(), index, recovery.warn_unreadable)  # of steps that had no database
+    rows = _rows_of(index)
+    return ArtifactStore([row for row in rows.rows() if not row.is_deleted] if rows else [], get)
+
+
+def _checked(name: object) -> str:
+    if not isinstance(name, str):
+        raise UsageError(f"The name of an artifact is a string, not {type(name).__name__}. Use str(...).")
+    return name
+
+
+def _find(home: _Home, name: str, version: object) -> Version:
+    """Return a version, a tombstone only if it was asked for by number."""
+    storage, folder = home.objects.storage, layout.artifact_folder(_checked(name))
+    if version is not None:
+        if type(version) is not int:
+            raise UsageError(f"version={version!r:.80} is no version. Use a whole number such as 1.")
+        try:
+            found = versions.read(storage, folder, version)
+        except KeyMissingError:
+            found = None
+        if found is None:
+            raise _missing(home, name, version)
+        return found
+    for number in reversed(versions.numbers(storage, folder)):
+        found = versions.read(storage, folder, number)
+        if found is not None and not found.deleted:
+            return found
+    raise _missing(home, name, None)
+
+
+def _missing(home: _Home, name: str, version: int | None) -> ArtifactNotFoundError:
+    others = _others(home, name)
+    if version is not None and others:
+        return ArtifactNotFoundError(f"Artifact {name!a:.200} has no version {version}.{others}")
+    near = difflib.get_close_matches(name, _names(home), n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return ArtifactNotFoundError(
+        f"No artifact is named {name!a:.200} in {home.objects.storage.url}.{hint} artifact_store() lists all of them."
+    )
+
+
+def _others(home: _Home, name: str) -> str:
+    found = versions.read_all(home.objects.storage, layout.artifact_folder(name), lambda key, error: None)
+    living = [str(version.number) for version in found if not version.deleted]
+    return f" There is version {', '.join(living)}." if living else ""
+
+
+def _names(home: _Home) -> list[str]:
+    with suppress(DatabaseUnavailableError):
+        index = home.index()
+        if index is not None:
+            return sorted({name_of(row) for row in index.rows() if not row.is_deleted})
+    return []

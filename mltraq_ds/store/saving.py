@@ -1,0 +1,315 @@
+"""Saving an artifact: validate, intent, blobs, version (the commit), index.
+
+The order is that of `commit`, and for the same reasons; it is simpler, because a version stands on no other one and
+shares no bytes with it.  Whoever finds the number taken takes the next.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mltraq_ds import ids
+from mltraq_ds.errors import (
+    ConcurrentPersistError,
+    IndexBehindWarning,
+    KeyExistsError,
+    KeyMissingError,
+    UnknownOutcomeError,
+    UsageError,
+)
+from mltraq_ds.ids import fresh_uuid
+from mltraq_ds.objects import Objects
+from mltraq_ds.orm.artifacts import ArtifactIndex
+from mltraq_ds.orm.failures import INDEX_ERRORS
+from mltraq_ds.reference import Reference
+from mltraq_ds.store import intents, layout, records, versions
+from mltraq_ds.store.artifact_rows import row_of
+from mltraq_ds.store.follow_up import remove_intent
+from mltraq_ds.store.intents import Intent, Keeper
+from mltraq_ds.store.packing import write_group
+from mltraq_ds.store.plan import Plan
+from mltraq_ds.store.tagged import is_json_text
+from mltraq_ds.store.versions import Version
+
+__all__ = ["SEAMS", "Kept", "Save"]
+
+#: The seams of a save, in order: `on_seam` is called with each name just before the step it names.
+SEAMS = ("validate", "intent", "blobs", "commit", "index", "done")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What a backend notes of a value that it keeps.
+
+    Parameters
+    ----------
+    value : JSON
+        The value as tagged JSON, from `Save.write`.
+    blobs : tuple of Reference
+        The blobs that `Save.write` wrote.
+    metadata : mapping
+        What the backend needs to find the value again: JSON, no secrets.
+    size_bytes : int
+        Size of what the store keeps (bytes).
+    digest : str or None
+        Of the value.
+    """
+
+    value: Any = None
+    blobs: tuple[Reference, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    size_bytes: int = 0
+    digest: str | None = None
+
+
+@dataclass
+class Save:
+    """One save, from the first check to the row.
+
+    Parameters
+    ----------
+    objects : Objects
+        Of the store.
+    index : ArtifactIndex or None
+        The SQL side; without it the next session writes the row.
+    name : str
+        Of the artifact.
+    storage_backend : str
+        Who keeps the value.
+    type_name : str
+        Type of the value.
+    code : mapping
+        Where it is saved from: JSON.
+    new_uuid : callable
+        Gives the names of blobs.
+    on_seam : callable
+        Called with the name of each step before it (`SEAMS`), for tests.
+    """
+
+    objects: Objects
+    index: ArtifactIndex | None
+    name: str
+    storage_backend: str
+    type_name: str = ""
+    code: Mapping[str, Any] = field(default_factory=dict)
+    new_uuid: Callable[[], uuid.UUID] = ids.new_uuid
+    on_seam: Callable[[str], None] = lambda name: None
+    written: list[str] = field(default_factory=list, init=False)
+    attempted: Version | None = field(default=None, init=False)
+    _keeper: Keeper | None = field(default=None, init=False)
+    _above: int = field(default=0, init=False)
+    _is_marked: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self.storage = self.objects.storage
+        self.folder = layout.artifact_folder(self.name)
+        self.label = f"artifact {self.name!a:.200}"
+        self.intent = Intent(
+            writer=str(uuid.uuid4()), action=intents.SAVE, id_experiment=self.folder, name=self.name, parent=0, number=0
+        )
+
+    def run(self, keep: Callable[[Save], Kept], undo: Callable[[Kept], None]) -> Version:
+        """Save.
+
+        Parameters
+        ----------
+        keep : callable
+            Has the value kept; it refuses what it cannot keep before it calls `write`.
+        undo : callable
+            Undoes that, if the version cannot be committed.
+
+        Raises
+        ------
+        UsageError and its kinds, StorageError
+            If it is refused beforehand.  Nothing was changed anywhere.
+        ConcurrentPersistError
+            If this writer was taken for dead meanwhile.  What was written is removed.
+        UnknownOutcomeError
+            If the storage does not say whether it was committed.  Nothing was removed.
+        Exception
+            Whatever else stops it before the commit: what was written is removed.
+        """
+        self.on_seam("validate")
+        self._validate()
+        kept: Kept | None = None
+        is_finished = False
+        try:
+            kept = keep(self)
+            self._begin()
+            version = self._commit(kept)
+            is_finished = self._tell(version)
+        except BaseException as error:  # also KeyboardInterrupt: cleans up, then goes on its way
+            is_finished = self._undo(kept, undo, error)
+            raise
+        finally:
+            self._end(is_finished)
+        if is_finished:
+            remove_intent(self.storage, self.intent, f"The {version.label} is saved")
+        self.on_seam("done")
+        return version
+
+    def write(self, value: object) -> Kept:
+        """Write a value to the folder of the artifact: small plain values as JSON, everything else as blobs.
+
+        Raises
+        ------
+        UnsupportedTypeError, TooDeepError
+            If no codec takes it.  Nothing was written.
+        """
+        plan = Plan(self.objects, self.folder, frozenset())
+        tagged = plan.add_mapping({"value": value}, self.label)
+        self._begin()
+        self.on_seam("blobs")
+        for members in plan.groups():
+            key = layout.blob_key(self.folder, fresh_uuid(self.new_uuid, self._is_taken))
+            self.written.append(key)
+            write_group(self.objects, members, key)
+        self.storage.flush(self.written)
+        return Kept(value=json.loads(records.to_json(tagged))["value"], blobs=plan.references())
+
+    def _validate(self) -> None:
+        if not isinstance(self.name, str):
+            raise UsageError(f"The name of an artifact is a string, not {type(self.name).__name__}. Use str(...).")
+        if not is_json_text(self.name):
+            raise UsageError(
+                f"The {self.label} cannot be saved because surrogates in its name form a pair, which JSON reads as one "
+                "character. Use that character."
+            )
+        if not self.storage.creates_if_absent:
+            raise UsageError(
+                f"The {self.label} cannot be saved to {self.storage.url} because that storage does not decide which of "
+                "two writers was first, so two values could get one number. Use a folder or memory://."
+            )
+        layout.store_id(self.storage)
+        if self.index is not None:
+            self._above = self.index.highest(self.folder)  # and a database that does not answer is refused here
+
+    def _is_taken(self, candidate: uuid.UUID) -> bool:
+        # Only predictable names meet those of earlier processes; asking costs a look at the storage.
+        return self.new_uuid is not ids.new_uuid and self.storage.exists(layout.blob_key(self.folder, candidate))
+
+    def _begin(self) -> None:
+        """Write the intent and make the folder, unless that has been done."""
+        if self._keeper is not None:
+            return
+        self.on_seam("intent")
+        keeper = Keeper(self.storage, self.intent)
+        keeper.__enter__()
+        self._keeper = keeper
+        for place in (layout.ARTIFACTS, self.folder, f"{self.folder}/versions"):
+            with suppress(KeyExistsError):
+                self.storage.make_folder(place)
+        data = layout.artifact_meta_bytes(self.name)
+        with suppress(KeyExistsError):
+            self.storage.put(layout.meta_key(self.folder), [data], size=len(data), flush=False)
+            self._is_marked = True
+
+    def _unmake_folder(self) -> None:
+        """Remove the folder if it was made for us and nobody else has put anything into it."""
+        if not self._is_marked or versions.numbers(self.storage, self.folder):
+            return
+        self.storage.prune(f"{self.folder}/versions")
+        if len(list(self.storage.list(self.folder))) == 1:
+            self.storage.delete(layout.meta_key(self.folder))
+        self.storage.prune(self.folder)
+
+    def _end(self, is_finished: bool) -> None:
+        if self._keeper is not None:
+            if not is_finished:
+                self._keeper.leave()
+            self._keeper.__exit__(None, None, None)
+
+    def _commit(self, kept: Kept) -> Version:
+        number = max(self._above, *versions.numbers(self.storage, self.folder), 0) + 1
+        version = Version(
+            name=self.name,
+            number=number,
+            writer=self.intent.writer,
+            storage_backend=self.storage_backend,
+            type_name=self.type_name,
+            size_bytes=kept.size_bytes or sum(blob.size for blob in kept.blobs),
+            digest=kept.digest,
+            value=kept.value,
+            metadata=kept.metadata,
+            blobs=kept.blobs,
+            code=self.code,
+        )
+        self.on_seam("commit")
+        while True:
+            self.attempted = version
+            if versions.create(self.storage, version, self._verify):
+                break
+            version = replace(version, number=version.number + 1)  # somebody has it: the next is free, or taken too
+        if self._is_given_up():
+            # A sweep may have begun to remove our blobs while we slept between the last look and the commit.
+            versions.bury(self.storage, replace(version, deleted=True, value=None, code={}, blobs=(), metadata={}))
+            self.attempted = None
+            raise self._lost()
+        return version
+
+    def _verify(self) -> None:
+        """Look again, at the last moment: nobody has taken us for dead, so what we wrote is safe from sweep."""
+        if self._is_given_up():
+            self.attempted = None
+            raise self._lost()
+
+    def _is_given_up(self) -> bool:
+        return self.storage.exists(self.intent.fence_key) or not self.storage.exists(self.intent.key)
+
+    def _lost(self) -> ConcurrentPersistError:
+        return ConcurrentPersistError(
+            f"The {self.label} was not saved because this writer did not renew its intent in time and was taken for "
+            "dead. Save it again."
+        )
+
+    def _tell(self, version: Version) -> bool:
+        """Write the row; a failure is a warning, since the artifact is saved."""
+        self.on_seam("index")
+        if self.index is None:
+            return False  # the next session finds the intent and writes the row
+        try:
+            self.index.write([row_of(version)])
+        except INDEX_ERRORS as error:
+            warnings.warn(
+                f"The {version.label} is saved, but the database could not be told: {error} get() finds it; the next "
+                "session, or rebuild_index(), catches up.",
+                IndexBehindWarning,
+                stacklevel=6,
+            )
+            return False
+        return True
+
+    def _undo(self, kept: Kept | None, undo: Callable[[Kept], None], cause: BaseException) -> bool:
+        """Remove what was written, since nothing refers to it; failures are noted on the error that is on its way."""
+        try:
+            if self.attempted is not None and self._may_be_committed(self.attempted):
+                cause.add_note(
+                    f"The {self.attempted.label} may have been saved, so nothing was undone; the next session sees."
+                )
+                return False
+            self.storage.delete_many(reversed(self.written))
+            if self._keeper is not None:
+                self._unmake_folder()
+                if not self.storage.exists(self.intent.fence_key):
+                    intents.remove_intent(self.storage, self.intent)  # else it is the recoverer's
+            if kept is not None:
+                undo(kept)
+        except Exception as error:  # noqa: BLE001 - another error is on its way; sweep removes what is left
+            cause.add_note(f"Cleaning up failed too: {error} What is left is an orphan, which sweep removes.")
+            return False
+        return True
+
+    def _may_be_committed(self, version: Version) -> bool:
+        try:
+            there = versions.read(self.storage, self.folder, version.number)
+        except KeyMissingError:
+            return not self.storage.is_local
+        except (OSError, UnknownOutcomeError):
+            return True
+        return there is None or there.writer == version.writer
