@@ -32,7 +32,9 @@ def open_storage(
         A path (relative ones are made absolute now, ``~`` is expanded), ``file:///path``, or the URL of any installed
         fsspec implementation: ``s3://bucket/prefix``, ``memory://name``.
     storage_options : mapping, optional
-        As fsspec and pandas take them.  Secrets work and are never shown, stored or pickled.
+        As fsspec and pandas take them: ``{"profile": …}``, ``{"endpoint_url": …}``, ``{"anon": True}``.  By default the
+        provider's own chain finds the credentials.  Secrets work, with a `SecretInOptionsWarning` once, and are never
+        shown, stored or pickled.
     durability : {"full", "relaxed"}
         For folders: whether files and names are flushed to the disk.
     mmap : bool
@@ -54,7 +56,9 @@ def open_storage(
     if scheme_of(place) not in ("", "file"):
         from mltraq_ds.storage.remote import RemoteStorage
 
-        return RemoteStorage(place, storage_options=storage_options)
+        storage = RemoteStorage(place, storage_options=storage_options)
+        storage.warn_of_secrets()
+        return storage
     if storage_options:
         raise UsageError(
             f"The storage options {sorted(storage_options)} are refused because {place!r} is a folder, which takes "

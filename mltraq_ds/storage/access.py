@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import traceback
+import warnings
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-import fsspec
-from fsspec.core import url_to_fs
-
-from mltraq_ds.errors import MissingExtraError, MltraqDSError, UsageError
+from mltraq_ds.errors import MltraqDSError, SecretInOptionsWarning, UsageError
+from mltraq_ds.storage.answers import is_transient
 from mltraq_ds.storage.failures import Failing, failure_of
-from mltraq_ds.storage.places import path_from, public_url, scheme_of, secrets_of
+from mltraq_ds.storage.filesystems import check_installed, known_schemes, make_filesystem
+from mltraq_ds.storage.places import public_url, scheme_of, secrets_of
 
-__all__ = ["Access", "RemoteFailing"]
-
-_EXTRAS = {
-    "abfs": "azure",
-    "abfss": "azure",
-    "adl": "azure",
-    "az": "azure",
-    "gcs": "gcs",
-    "gs": "gcs",
-    "s3": "s3",
-    "s3a": "s3",
-    "sftp": "sftp",
-    "ssh": "sftp",
-}
-_PATHS = {"file", "local"}
-_PASSES_OPTIONS_ON = {"sftp", "ssh"}  # to paramiko, which refuses what it does not know
+__all__ = ["Access", "RemoteFailing", "known_schemes"]
 
 
 class Access:
@@ -54,7 +38,7 @@ class Access:
         self._secrets = secrets_of(url, options)
         self._connections: dict[int, tuple[Any, str]] = {}
         _check_url(url, self.public_url)
-        _check_installed(self.scheme, self.public_url)
+        check_installed(self.scheme, self.public_url)
 
     def __repr__(self) -> str:
         return f"Access({self.public_url!r})"
@@ -66,6 +50,16 @@ class Access:
     def has_secrets(self) -> bool:
         """Whether the URL or an option holds a secret."""
         return bool(self._secrets)
+
+    def warn_of_secrets(self) -> None:
+        """Warn, once for each storage, if a secret was given in the URL or an option."""
+        if self._secrets:
+            warnings.warn(
+                f"The URL or the options of {self.public_url} hold a secret. It is used and never stored, but it may "
+                "be in your code or your history: name a profile, or set the provider's environment variables.",
+                SecretInOptionsWarning,
+                stacklevel=1,  # one place in the code, so that Python shows each text once
+            )
 
     def public_options(self) -> dict[str, object]:
         """Return the options if none is a secret; raise `UsageError` otherwise."""
@@ -86,13 +80,9 @@ class Access:
         pid = os.getpid()
         if pid not in self._connections:
             with RemoteFailing("connect to", "", self):
-                options = {**self._options, "skip_instance_cache": True}
-                if self.scheme not in _PASSES_OPTIONS_ON:
-                    options["use_listings_cache"] = False
-                place = f"file://{path_from(self._url)}" if self.scheme in _PATHS else self._url
-                filesystem, root = url_to_fs(place, **options)
+                made = make_filesystem(self._url, self._options)
             # Two threads may come here at once: both then use the first.
-            self._connections.setdefault(pid, (filesystem, root.rstrip("/")))
+            self._connections.setdefault(pid, made)
         return self._connections[pid]
 
     def without_secrets(self, text: str) -> str:
@@ -122,6 +112,8 @@ class RemoteFailing(Failing):
         if not isinstance(error, Exception) or isinstance(error, MltraqDSError):
             return
         failure = failure_of(self.verb, self.key, self.url, error, self._access.without_secrets(str(error)))
+        if is_transient(error):
+            vars(failure)["is_transient"] = True  # looked at by those who repeat; survives when the cause is not told
         raise failure from (None if self._access.is_telling(error) else error)
 
 
@@ -135,19 +127,3 @@ def _check_url(url: str, shown: str) -> None:
         reason = "contains '..'"
     if reason:
         raise UsageError(f"The URL {shown!r} is refused because it {reason}. Write '<scheme>://<bucket>/<prefix>'.")
-
-
-def _check_installed(scheme: str, shown: str) -> None:
-    try:
-        fsspec.get_filesystem_class(scheme)
-    except ImportError as error:
-        extra = _EXTRAS.get(scheme)
-        remedy = f'pip install "mltraq_ds[{extra}]"' if extra else f"{error}"
-        raise MissingExtraError(f"The storage {shown} needs a package that is not installed. Do: {remedy}") from error
-    except ValueError as error:
-        near = difflib.get_close_matches(scheme, fsspec.available_protocols(), n=3)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
-        raise UsageError(
-            f"The URL {shown!r} is refused because fsspec knows no scheme {scheme!r}.{hint} Install the package that "
-            "provides it, or give a path."
-        ) from error

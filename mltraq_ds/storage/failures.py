@@ -7,6 +7,7 @@ import os
 from types import TracebackType
 
 from mltraq_ds.errors import KeyExistsError, KeyMissingError, MltraqDSError, StorageError
+from mltraq_ds.storage import answers
 
 __all__ = ["Failing", "failure_of", "with_errno"]
 
@@ -42,12 +43,12 @@ def failure_of(verb: str, key: str, url: str, error: Exception, said: str = "") 
     """Return the error to raise from `error`, met while doing `verb` to `key`; `said` is its text without secrets."""
     number = getattr(error, "errno", None)
     what = f"{verb} {key!r} in {url}" if key else f"{verb} {url}"
-    if isinstance(error, FileExistsError):
+    if answers.is_taken(error):
         return with_errno(
             KeyExistsError(f"{what} is refused because it exists; it was left as it is. Use a fresh key."), errno.EEXIST
         )
-    is_missing = isinstance(error, FileNotFoundError | NotADirectoryError)
-    if is_missing or (verb == "read" and isinstance(error, IsADirectoryError)):  # a folder is no key
+    is_folder = verb == "read" and isinstance(error, IsADirectoryError)  # a folder is no key
+    if answers.is_absence(error) or isinstance(error, NotADirectoryError) or is_folder:
         reason = "its folder does not exist" if verb in ("put", "make_folder") else "there is no such key"
         if isinstance(error, NotADirectoryError):
             reason = "a part of it is a file, not a folder"
@@ -58,7 +59,12 @@ def failure_of(verb: str, key: str, url: str, error: Exception, said: str = "") 
             ),
             errno.ENOENT,
         )
+    refusal = answers.refusal_of(error)
+    if refusal is not None:
+        return with_errno(StorageError(f"{what} failed because {refusal[0]}. {refusal[1]}"), number)
     code = errno.errorcode.get(number or 0)
+    # Clients put what the service has said into the place of the system's own words.
+    code = None if said and code and os.strerror(number or 0) not in said else code
     reason = f"{os.strerror(number)} ({code})" if number and code else f"{type(error).__name__}: {said or error}"
     return with_errno(StorageError(f"{what} failed because of: {reason}. {_remedy_of(number, error)}"), number)
 

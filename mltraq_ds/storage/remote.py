@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import builtins
 import errno
-import time
+import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from contextlib import suppress
 
 from mltraq_ds.errors import CorruptBlobError, KeyExistsError, KeyMissingError, StorageError, UsageError
 from mltraq_ds.ids import validate_key
-from mltraq_ds.storage.access import Access, RemoteFailing
+from mltraq_ds.storage.access import Access
 from mltraq_ds.storage.base import TEMPORARY, Buffer, Source, Stat, Storage, check_new_key, is_temporary
+from mltraq_ds.storage.clients import Client, client_class
 from mltraq_ds.storage.places import scheme_of
-from mltraq_ds.storage.remote_listing import folders_in, stat_of, walk
 from mltraq_ds.storage.remote_source import RemoteSource
-from mltraq_ds.storage.remote_writing import CREATORS, FLAT, write_by_rename, write_whole
+from mltraq_ds.storage.requests import CONCURRENCY, DEADLINE_S, Requests
 from mltraq_ds.storage.writing import counted
 
 __all__ = ["RemoteStorage"]
 
-_BATCH = 1000  # keys that S3 removes in one request
-_GLOB = frozenset("*?[]")
+_NEARBY = {"file", "local", "memory"}
 _CANNOT_LINK = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
 
 
@@ -38,6 +37,10 @@ class RemoteStorage(Storage):
         ``<scheme>://<bucket>/<prefix>``.  A password in it works and is never shown.
     storage_options : mapping, optional
         As fsspec takes them.  Secrets in it work and are never shown; a storage that has some refuses to be pickled.
+    concurrency : int
+        How many requests are under way at a time, in one process.
+    deadline_s : float
+        When a request is given up, its repetitions included (s).
 
     Examples
     --------
@@ -48,21 +51,40 @@ class RemoteStorage(Storage):
     >>> storage.delete_folder("a")
     """
 
-    def __init__(self, url: str, *, storage_options: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        storage_options: Mapping[str, object] | None = None,
+        concurrency: int = CONCURRENCY,
+        deadline_s: float = DEADLINE_S,
+    ) -> None:
         if not scheme_of(url):
             raise UsageError(f"The place {url!r} is refused because it is no URL. Use LocalStorage for a path.")
         self._access = Access(url, storage_options or {})
         self.url = self._access.public_url
+        self._concurrency = concurrency
+        self._deadline_s = deadline_s
         self._creates: bool | None = None
+        self._clients: dict[int, Client] = {}
 
     def __repr__(self) -> str:
         return f"RemoteStorage({self.url!r})"
 
     def __getstate__(self) -> dict[str, object]:
-        return {"url": self.url, "storage_options": self._access.public_options()}
+        return {
+            "url": self.url,
+            "storage_options": self._access.public_options(),
+            "concurrency": self._concurrency,
+            "deadline_s": self._deadline_s,
+        }
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__init__(**state)  # type: ignore[misc]
+
+    def warn_of_secrets(self) -> None:
+        """Warn, once for each storage, if a secret was given in the URL or an option."""
+        self._access.warn_of_secrets()
 
     @property
     def creates_if_absent(self) -> bool:
@@ -97,16 +119,14 @@ class RemoteStorage(Storage):
     ) -> None:
         # docstring inherited
         check_new_key(key)
-        if not replace and self._creates is None and self._access.scheme in CREATORS:
+        if not replace and self._creates is None:
             self._creates = self._probe(parents=parents)
-        if before_publish is not None:
-            before_publish()
-        self._put(key, buffers, size, replace=replace, parents=parents)
+        self._put(key, buffers, size, replace=replace, parents=parents, before_publish=before_publish)
 
     def open(self, key: str, *, size: int | None = None) -> Source:
         # docstring inherited
-        path = self._path(validate_key(key))
-        if size is None or self._access.scheme in CREATORS:  # nearby: looking costs nothing
+        validate_key(key)
+        if size is None or self._access.scheme in _NEARBY:  # nearby: looking costs nothing
             found = self.stat(key).size
             if size is not None and found != size:
                 raise CorruptBlobError(
@@ -114,36 +134,23 @@ class RemoteStorage(Storage):
                     "cut or changed: restore it from a copy."
                 )
             size = found
-        return RemoteSource(self._filesystem, path, size, RemoteFailing("read", key, self._access), self)
+        return RemoteSource(self._client, key, size, self)
 
     def read(self, key: str) -> bytes:
         # docstring inherited
-        path = self._path(validate_key(key))
-        with RemoteFailing("read", key, self._access):
-            return bytes(self._filesystem().cat_file(path))
+        validate_key(key)
+        return self._client().read(key)
 
     def delete(self, key: str) -> None:
         # docstring inherited
-        path = self._path(validate_key(key))
-        with RemoteFailing("delete", key, self._access):
-            try:
-                self._filesystem().rm_file(path)
-            except FileNotFoundError:
-                return
+        validate_key(key)
+        self._client().delete(key)
 
     def delete_many(self, keys: Iterable[str]) -> None:
         # docstring inherited
-        batch: list[str] = []
-        for key in keys:
-            if _GLOB & set(validate_key(key)):
-                self.delete(key)  # in a list fsspec would take it for a pattern
-                continue
-            batch.append(key)
-            if len(batch) == _BATCH:
-                self._delete_batch(batch)
-                batch = []
-        if batch:
-            self._delete_batch(batch)
+        found = [validate_key(key) for key in keys]
+        if found:
+            self._client().delete_many(found)
 
     def exists(self, key: str) -> bool:
         # docstring inherited
@@ -155,89 +162,79 @@ class RemoteStorage(Storage):
 
     def stat(self, key: str) -> Stat:
         # docstring inherited
-        path = self._path(validate_key(key))
-        with RemoteFailing("stat", key, self._access):
-            details = self._filesystem().info(path)
-            if details["type"] == "directory":
-                raise FileNotFoundError(path)
-        return stat_of(key, details, self.now())
+        validate_key(key)
+        return self._client().stat(key)
 
     def list(self, prefix: str = "") -> Iterator[Stat]:
         # docstring inherited
-        return (found for found in self._walk(prefix) if not is_temporary(found.key))
+        return (found for found in self._listing(prefix) if not is_temporary(found.key))
 
     def list_unfinished(self, prefix: str = "") -> Iterator[Stat]:
         # docstring inherited
-        return (found for found in self._walk(prefix) if is_temporary(found.key))
+        yield from (found for found in self._listing(prefix) if is_temporary(found.key))
+        yield from self._client().unfinished(prefix)
 
     def folders(self, prefix: str = "") -> builtins.list[str]:
         # docstring inherited
-        path = self._path(validate_key(prefix, "prefix") if prefix else "")
-        with RemoteFailing("list", prefix, self._access):
-            return folders_in(self._filesystem(), path)
+        return self._client().folders(validate_key(prefix, "prefix") if prefix else "")
 
     def make_folder(self, key: str) -> None:
         # docstring inherited
-        path = self._path(validate_key(key))
-        if self._access.scheme not in FLAT:
-            with RemoteFailing("make_folder", key, self._access):
-                self._filesystem().mkdir(path, create_parents=False)
+        self._client().make_folder(validate_key(key))
 
     def prune(self, key: str) -> None:
         # docstring inherited
-        path = self._path(validate_key(key))
-        if self._access.scheme not in FLAT:
-            with RemoteFailing("prune", key, self._access):
-                if not self._filesystem().exists(path) or self._filesystem().ls(path):
-                    return
-                self._filesystem().rmdir(path)
+        self._client().prune(validate_key(key))
 
     def delete_folder(self, key: str) -> None:
         # docstring inherited
-        path = self._path(validate_key(key))
-        self.delete_many([found.key for found in self._walk(key)])
-        if self._access.scheme not in FLAT:
-            with RemoteFailing("delete_folder", key, self._access):
-                try:
-                    self._filesystem().rm(path, recursive=True)
-                except FileNotFoundError:
-                    return
+        validate_key(key)
+        found = [stat.key for stat in (*self._client().list(key), *self._client().unfinished(key))]
+        if found:
+            self._client().delete_many(found)
+        self._client().delete_folder(key)
 
     def now(self) -> float:
-        """Return the time of this machine (s since 1970): fsspec tells no server's clock."""
-        return time.time()
+        """Return the time on the clock of the service where it tells, else of this machine (s since 1970)."""
+        return self._client().now()
 
-    def _filesystem(self) -> Any:
-        return self._access.connect()[0]
+    def _client(self) -> Client:
+        pid = os.getpid()
+        if pid not in self._clients:
+            filesystem, root = self._access.connect()
+            requests = Requests(self._access, concurrency=self._concurrency, deadline_s=self._deadline_s)
+            made = client_class(self._access.scheme)(filesystem, root, requests, self.url)
+            made.creates = bool(self._creates)
+            # Two threads may come here at once: both then use the first.
+            self._clients.setdefault(pid, made)
+        return self._clients[pid]
 
-    def _path(self, key: str) -> str:
-        root = self._access.connect()[1]
-        return f"{root}/{key}" if key else root
+    def _listing(self, prefix: str) -> Iterator[Stat]:
+        return self._client().list(validate_key(prefix, "prefix") if prefix else "")
 
-    def _put(self, key: str, buffers: Iterable[Buffer], size: int, *, replace: bool, parents: bool) -> None:
-        try:
-            self._put_once(key, buffers, size, replace=replace)
-        except KeyMissingError:
-            if not parents or self._access.scheme in FLAT:
-                raise
-            with RemoteFailing("put", key, self._access):
-                self._filesystem().makedirs(self._path(key).rpartition("/")[0], exist_ok=True)
-            self._put_once(key, buffers, size, replace=replace)
-
-    def _put_once(self, key: str, buffers: Iterable[Buffer], size: int, *, replace: bool) -> None:
-        filesystem, path = self._filesystem(), self._path(key)
-        views = counted(buffers, size, key)
-        failing = RemoteFailing("put", key, self._access)
-        creator = CREATORS.get(self._access.scheme)
-        if creator and not replace and self._creates is not False:
-            creator(filesystem, path, views, size, failing)
-        elif self._access.scheme in FLAT:
-            write_whole(filesystem, path, views, size, failing, replace=replace)
-        else:
-            write_by_rename(filesystem, path, views, size, failing, replace=replace)
+    def _put(
+        self,
+        key: str,
+        buffers: Iterable[Buffer],
+        size: int,
+        *,
+        replace: bool,
+        parents: bool,
+        before_publish: Callable[[], None] | None = None,
+    ) -> None:
+        client = self._client()
+        client.creates = self._creates is not False and client.asks_if_absent
+        client.put(
+            key,
+            counted(buffers, size, key),
+            size,
+            replace=replace,
+            parents=parents,
+            before_publish=before_publish,
+        )
 
     def _probe(self, *, parents: bool) -> bool | None:
-        if self._access.scheme not in CREATORS:
+        if not self._client().asks_if_absent:
             return False
         key = f"{TEMPORARY}probe-{uuid.uuid4().hex}"
         try:
@@ -252,18 +249,6 @@ class RemoteStorage(Storage):
                 raise
             return False
         finally:
-            self.delete(key)
-        return False
-
-    def _delete_batch(self, keys: builtins.list[str]) -> None:
-        try:
-            with RemoteFailing("delete", keys[0], self._access):
-                self._filesystem().rm([self._path(key) for key in keys])
-        except KeyMissingError:
-            for key in keys:  # one of them is gone already, and fsspec does not say which of the others are
+            with suppress(StorageError):  # another error may be on its way; left behind, it is an unfinished write
                 self.delete(key)
-
-    def _walk(self, prefix: str) -> Iterator[Stat]:
-        path = self._path(validate_key(prefix, "prefix") if prefix else "")
-        with RemoteFailing("list", prefix, self._access):
-            return walk(self._filesystem(), path, prefix, self.now())
+        return False

@@ -17,7 +17,7 @@ __all__ = ["CREATORS", "FLAT", "Views", "write_by_rename", "write_whole"]
 Views: TypeAlias = Iterable[memoryview]
 
 #: Filesystems without folders, where a key appears whole when its upload ends.
-FLAT = frozenset(["abfs", "abfss", "adl", "az", "gcs", "gs", "http", "https", "memory", "s3", "s3a"])
+FLAT = frozenset(["adl", "gcs", "gs", "memory", "oci", "oss", "tos"])
 
 SMALL = 8 * 2**20  # up to here buffers are joined for one request (bytes)
 

@@ -25,6 +25,8 @@ class StorageHooks:
 
     #: Whether a put into a folder that is not there must fail.  Object stores have no folders.
     has_folders: ClassVar[bool] = False
+    #: Whether a folder whose last key was removed is gone from `folders` at once.  Some services keep it for a while.
+    forgets_folders: ClassVar[bool] = True
     #: The largest value written (bytes).
     largest: ClassVar[int] = 10**6
     #: Number of threads that race for one key.

@@ -166,7 +166,9 @@ class ListingConformance(StorageHooks):
         storage.delete_folder("a")
         storage.delete_folder("a")
         assert self.raw_list() == {"ab/x"}
-        assert storage.folders() == ["ab"]
+        assert "ab" in storage.folders()
+        if self.forgets_folders:
+            assert storage.folders() == ["ab"]
 
     def test_make_folder(self) -> None:
         """A folder that must be new is refused if it exists, where there are folders."""
@@ -193,7 +195,8 @@ class ListingConformance(StorageHooks):
         storage.delete("a/b/x")
         for key in ("a/b", "a", "a"):
             storage.prune(key)
-        assert storage.folders() == []
+        if self.forgets_folders:
+            assert storage.folders() == []
 
     def test_move_folder(self) -> None:
         """A folder is renamed in one step, or nothing is done; a late writer does not revive it."""

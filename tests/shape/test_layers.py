@@ -44,7 +44,12 @@ LAYERS = {
     "mltraq_ds.store.indexed": (5, 0),
     "mltraq_ds.store.indexed_config": (5, 0),
     "mltraq_ds.store.single_index": (5, 0),
+    "mltraq_ds.store.document_rows": (5, 0),
+    "mltraq_ds.store.index_lag": (5, 0),
+    "mltraq_ds.store.index_link": (5, 0),
+    "mltraq_ds.store.indexed_reading": (5, 0),
     "mltraq_ds.store.single_check": (5, 0),
+    "mltraq_ds.store.transfer_verbs": (5, 0),
     "mltraq_ds.store.validation": (5, 0),
     "mltraq_ds.store.transfer": (5, 0),
     "mltraq_ds.store.maintenance": (5, 0),
@@ -94,11 +99,12 @@ HOMES = {
     "rich": ["mltraq_ds.cli"],
     "sklearn": ["mltraq_ds.cli"],
     "sqlalchemy": ["mltraq_ds.orm", "mltraq_ds.store.commit"],
+    "stamina": ["mltraq_ds.storage.requests"],
     "torch": ["mltraq_ds.codecs"],
     "tqdm": ["mltraq_ds.lake.work", "mltraq_ds.tracking"],
     "typer": ["mltraq_ds.cli"],
     "uuid6": ["mltraq_ds.ids"],
-    "zlib_ng": ["mltraq_ds.blob"],
+    "zlib_ng": ["mltraq_ds.blob", "mltraq_ds.storage"],
 }
 
 # These only name what is public, and load it on first use.

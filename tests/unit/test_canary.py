@@ -24,6 +24,9 @@ from mltraq_ds.storage import open_storage
 from mltraq_ds.storage.remote_writing import CREATORS
 from mltraq_ds.tracking import default_session
 
+# That it warns is tested in tests/unit/storage; here a warning is only looked at for what it repeats.
+pytestmark = pytest.mark.filterwarnings("ignore::mltraq_ds.errors.SecretInOptionsWarning")
+
 CANARY = "canary-S3cr3t/pass#word"
 FORMS = [
     CANARY.encode(),

@@ -104,7 +104,7 @@ def test_missing_package_names_its_extra(monkeypatch, scheme, extra):
         raise ImportError(f"Install the package for {protocol}")
 
     monkeypatch.setattr("fsspec.get_filesystem_class", missing)
-    with pytest.raises(MissingExtraError, match=rf'pip install "mltraq_ds\[{extra}\]"'):
+    with pytest.raises(MissingExtraError, match=rf'pip install "mltraq-ds\[{extra}\]"'):
         open_storage(f"{scheme}://bucket/x")
     with pytest.raises(MissingExtraError, match="Install the package for dbfs"):
         open_storage("dbfs://bucket/x")
@@ -238,7 +238,7 @@ def test_storage_options_reach_fsspec(monkeypatch):
         seen.append((url, options))
         return object(), "/root/"
 
-    monkeypatch.setattr("mltraq_ds.storage.access.url_to_fs", make)
+    monkeypatch.setattr("mltraq_ds.storage.filesystems.url_to_fs", make)
     storage = RemoteStorage("memory://x", storage_options={"profile": "work"})
     assert seen == []
     assert storage._access.connect()[1] == storage._access.connect()[1] == "/root"
@@ -252,7 +252,7 @@ def test_sftp_gets_no_option_that_paramiko_refuses(monkeypatch):
     """What fsspec hands on to another library is left as the user gave it."""
     seen = []
     monkeypatch.setattr("fsspec.get_filesystem_class", lambda scheme: object)
-    monkeypatch.setattr("mltraq_ds.storage.access.url_to_fs", lambda url, **options: (seen.append(options), "/"))
+    monkeypatch.setattr("mltraq_ds.storage.filesystems.url_to_fs", lambda url, **options: (seen.append(options), "/"))
     RemoteStorage("sftp://host/x")._access.connect()
     assert seen == [{"skip_instance_cache": True}]
 

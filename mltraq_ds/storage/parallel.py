@@ -1,0 +1,34 @@
+"""A few requests at a time, in the order in which they were asked for."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+__all__ = ["in_parallel"]
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+def in_parallel(work: Callable[[A], B], arguments: Iterator[A], count: int) -> Iterator[B]:
+    """Yield ``work(argument)`` of all, in order; at most `count` are under way or waiting to be yielded.
+
+    The next argument is taken only when there is room for it, so that what is in memory is bounded.  After a failure
+    nothing new is begun, and what is under way has ended when the error is raised: nothing is written behind it.
+    """
+    pending: deque[Future[B]] = deque()
+    with ThreadPoolExecutor(count, thread_name_prefix="mltraq-ds") as pool:
+        try:
+            for argument in arguments:
+                pending.append(pool.submit(work, argument))
+                if len(pending) >= count:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        except BaseException:
+            for future in pending:
+                future.cancel()
+            raise
