@@ -109,6 +109,8 @@ class _Sweep:
         self.before = seen.now - self.grace_s
         writers = self._intents()
         plans = self._plan(seen, writers)
+        rest = Leftovers(self.storage, self.index, self.report, dry_run=self.dry_run, before=self.before)
+        rest.sweep_unfinished(seen, writers)  # first: they would keep folders from being pruned
         for plan in plans:
             self._keep_lease()
             self._remove(plan)
@@ -116,9 +118,7 @@ class _Sweep:
         self.n_young += sweep_artifacts(
             self.storage, seen.artifacts, rows, self.report, before=self.before, dry_run=self.dry_run
         )
-        rest = Leftovers(self.storage, self.index, self.report, dry_run=self.dry_run, before=self.before)
         rest.sweep_pending(seen)
-        rest.sweep_unfinished(seen, writers)
         rest.sweep_index(self.grace_s)
         rest.prune(empty, writers)
 

@@ -33,7 +33,7 @@ class Store:
     """A small store: two experiments of one blob each, the first in its second version, and a file of the user's."""
 
     def __init__(self, root: Path) -> None:
-        self.scene = Scene(root)
+        self.scene, self.n_damages = Scene(root), 0
         root.mkdir()
         session = self.scene.session()
         self.ids = {}
@@ -93,6 +93,7 @@ class Store:
 
     def check(self, damage: dict[str, bytes | None]) -> None:
         """Damage files; read everything as a new process would, then have `check` find it."""
+        self.n_damages += 1
         with self.damaged(damage), options.ctx({"tqdm.disable": True}), warnings.catch_warnings():
             warnings.simplefilter("ignore", MltraqDSWarning)
             session = self.scene.session()
@@ -158,6 +159,7 @@ def store(tmp_path_factory):
         "mine": 1,
     }
     yield store
+    print(f"{store.n_damages} damages")
     assert len(store.scene.session().check(deep=True)) == 0  # the damage was undone: nothing else changed
 
 
