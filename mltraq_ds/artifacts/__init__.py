@@ -4,7 +4,8 @@ from mltraq_ds.artifacts.artifact import Artifact
 from mltraq_ds.artifacts.backends import Backend, register
 from mltraq_ds.artifacts.listing import ArtifactStore
 from mltraq_ds.artifacts.registry import artifact_store, delete, get, save
-from mltraq_ds.store.saving import Kept, Save
+from mltraq_ds.store.keeping import Kept
+from mltraq_ds.store.saving import Save
 from mltraq_ds.store.versions import Version
 
 __all__ = [

@@ -16,7 +16,8 @@ from typing import Any, Protocol
 from mltraq_ds.errors import UsageError
 from mltraq_ds.objects import Objects
 from mltraq_ds.settings import Settings
-from mltraq_ds.store.saving import Kept, Save
+from mltraq_ds.store.keeping import Kept
+from mltraq_ds.store.saving import Save
 from mltraq_ds.store.versions import Version
 
 __all__ = ["BACKENDS", "Backend", "backend_of", "choose", "names", "register"]

@@ -29,7 +29,8 @@ from mltraq_ds.errors import (
 )
 from mltraq_ds.objects import Objects
 from mltraq_ds.settings import Settings
-from mltraq_ds.store.saving import Kept, Save
+from mltraq_ds.store.keeping import Kept
+from mltraq_ds.store.saving import Save
 from mltraq_ds.store.versions import Version
 
 __all__ = ["MLflowBackend"]

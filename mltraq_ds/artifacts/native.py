@@ -14,8 +14,9 @@ from mltraq_ds.ids import url_from_key
 from mltraq_ds.objects import Objects
 from mltraq_ds.reference import Reference
 from mltraq_ds.settings import Settings
+from mltraq_ds.store.keeping import Kept
 from mltraq_ds.store.records import values_of
-from mltraq_ds.store.saving import Kept, Save
+from mltraq_ds.store.saving import Save
 from mltraq_ds.store.versions import Version
 
 __all__ = ["NativeBackend"]

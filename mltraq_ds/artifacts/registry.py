@@ -20,7 +20,8 @@ from mltraq_ds.orm.index import Index
 from mltraq_ds.settings import resolve
 from mltraq_ds.store import layout, recovery, versions
 from mltraq_ds.store.artifact_rows import name_of
-from mltraq_ds.store.saving import Kept, Save
+from mltraq_ds.store.keeping import Kept
+from mltraq_ds.store.saving import Save
 from mltraq_ds.store.version_deletion import delete_version
 from mltraq_ds.store.versions import Version
 from mltraq_ds.tracking import Session

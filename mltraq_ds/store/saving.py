@@ -10,7 +10,6 @@ import json
 import uuid
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,7 +17,6 @@ from mltraq_ds import ids
 from mltraq_ds.errors import (
     ConcurrentPersistError,
     IndexBehindWarning,
-    KeyExistsError,
     KeyMissingError,
     UnknownOutcomeError,
     UsageError,
@@ -27,45 +25,20 @@ from mltraq_ds.ids import fresh_uuid
 from mltraq_ds.objects import Objects
 from mltraq_ds.orm.artifacts import ArtifactIndex
 from mltraq_ds.orm.failures import INDEX_ERRORS
-from mltraq_ds.reference import Reference
 from mltraq_ds.store import intents, layout, records, versions
 from mltraq_ds.store.artifact_rows import row_of
 from mltraq_ds.store.follow_up import remove_intent
 from mltraq_ds.store.intents import Intent, Keeper
+from mltraq_ds.store.keeping import Kept, make_folder, unmake_folder
 from mltraq_ds.store.packing import write_group
 from mltraq_ds.store.plan import Plan
 from mltraq_ds.store.tagged import is_json_text
 from mltraq_ds.store.versions import Version
 
-__all__ = ["SEAMS", "Kept", "Save"]
+__all__ = ["SEAMS", "Save"]
 
 #: The seams of a save, in order: `on_seam` is called with each name just before the step it names.
 SEAMS = ("validate", "intent", "blobs", "commit", "index", "done")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """What a backend notes of a value that it keeps.
-
-    Parameters
-    ----------
-    value : JSON
-        The value as tagged JSON, from `Save.write`.
-    blobs : tuple of Reference
-        The blobs that `Save.write` wrote.
-    metadata : mapping
-        What the backend needs to find the value again: JSON, no secrets.
-    size_bytes : int
-        Size of what the store keeps (bytes).
-    digest : str or None
-        Of the value.
-    """
-
-    value: Any = None
-    blobs: tuple[Reference, ...] = ()
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    size_bytes: int = 0
-    digest: str | None = None
 
 
 @dataclass
@@ -202,22 +175,7 @@ class Save:
         keeper = Keeper(self.storage, self.intent)
         keeper.__enter__()
         self._keeper = keeper
-        for place in (layout.ARTIFACTS, self.folder, f"{self.folder}/versions"):
-            with suppress(KeyExistsError):
-                self.storage.make_folder(place)
-        data = layout.artifact_meta_bytes(self.name)
-        with suppress(KeyExistsError):
-            self.storage.put(layout.meta_key(self.folder), [data], size=len(data), flush=False)
-            self._is_marked = True
-
-    def _unmake_folder(self) -> None:
-        """Remove the folder if it was made for us and nobody else has put anything into it."""
-        if not self._is_marked or versions.numbers(self.storage, self.folder):
-            return
-        self.storage.prune(f"{self.folder}/versions")
-        if len(list(self.storage.list(self.folder))) == 1:
-            self.storage.delete(layout.meta_key(self.folder))
-        self.storage.prune(self.folder)
+        self._is_marked = make_folder(self.storage, self.name)
 
     def _end(self, is_finished: bool) -> None:
         if self._keeper is not None:
@@ -295,7 +253,8 @@ class Save:
                 return False
             self.storage.delete_many(reversed(self.written))
             if self._keeper is not None:
-                self._unmake_folder()
+                if self._is_marked:
+                    unmake_folder(self.storage, self.name)
                 if not self.storage.exists(self.intent.fence_key):
                     intents.remove_intent(self.storage, self.intent)  # else it is the recoverer's
             if kept is not None:
