@@ -20,14 +20,23 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import children
-from scene import ACTIONS, Scene, build, check_promise, fill
+from scene import ACTIONS, SUBJECT, Action, Scene, build, check_promise, fill
 
-from mltraq_ds import options
+from mltraq_ds import DataStoreIO, options
 from mltraq_ds.errors import MltraqDSError, MltraqDSWarning
 from mltraq_ds.tracking import Session
 
 IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 _OUTCOME_BYTES = 2**16
+#: What else is done to a store, beside the writes that the other tests share.
+WORK = {
+    **ACTIONS,
+    "copy": Action(lambda session: session.load_experiment(SUBJECT).copy_to(name="copy"), "copy", None, 1),
+    "sweep": Action(lambda session: session.sweep(dry_run=False, grace_s=0), SUBJECT, 1, 1),
+    "rebuild": Action(lambda session: session.rebuild_index(), SUBJECT, 1, 1),
+    "check": Action(lambda session: session.check(deep=True), SUBJECT, 1, 1),
+    "write": Action(lambda session: DataStoreIO.write(b"of the user", "self_managed/x", store=session), SUBJECT, 1, 1),
+}
 needs_root = pytest.mark.skipif(not IS_ROOT, reason="mounting needs root")
 
 
@@ -38,6 +47,7 @@ def template(tmp_path_factory):
 
 def act(root: Path, name: str, gate: Path | None, user: int | None, outcome: Path) -> None:
     """Do it with full durability, once the gate is open; leave the error, or "done", in a file."""
+    options.set("tqdm.disable", True)
     with options.ctx({"datastore.durability": "full"}):
         session = Session(Scene(root).database_url, Scene(root).store)
     session.ls()  # everything is imported and open before calls begin to fail
@@ -54,7 +64,7 @@ def act(root: Path, name: str, gate: Path | None, user: int | None, outcome: Pat
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         try:
-            ACTIONS[name].run(session)
+            WORK[name].run(session)
         except MltraqDSError as error:
             result = error
     foreign = [w.message for w in told if not issubclass(w.category, (MltraqDSWarning, ResourceWarning))]
@@ -166,10 +176,10 @@ def test_a_system_call_fails_once(template, tmp_path, name, calls, code):
     [*INJECTIONS, ("rename", "ENOSPC"), ("pwrite64", "EIO"), ("pwrite64", "ENOSPC"), ("fdatasync", "EIO")],
     ids=lambda value: value.replace(",", "-"),
 )
-@pytest.mark.parametrize("name", list(ACTIONS))
+@pytest.mark.parametrize("name", [*ACTIONS, "copy", "sweep"])
 def test_every_system_call_fails(template, tmp_path, name, calls, code):
     """As above, for every single call, and for all calls from one on, until no call is left to fail."""
-    action = ACTIONS[name]
+    action = WORK[name]
     n_runs = 0
     for suffix in ("", "+"):
         for when in itertools.count(1):
@@ -216,6 +226,12 @@ def test_a_full_file_system(tmp_path, limit):
                 others.append(fill(session.create_experiment(f"more {number}"), 2))
                 others[-1].persist()
         check_message(caught.value, errno.ENOSPC)
+        with pytest.raises(OSError) as caught:  # the lease of a sweep is a file, too
+            while True:
+                session.sweep(dry_run=False, grace_s=0)
+                DataStoreIO.write(bytes(100 if limit.startswith("nr") else 3000), "filling/up", store=session)
+        check_message(caught.value, errno.ENOSPC)
+        DataStoreIO.delete("filling", store=session)
         failed = others.pop()
         assert set(session.ls().name) == {"one", *(other.name for other in others)}
         assert not list((folder / "store").rglob(".tmp-*"))
@@ -233,8 +249,10 @@ def test_a_file_system_that_turns_read_only(template, tmp_path):
     with mounted(scene.store, "--bind", str(scene.store)) as folder:
         before = scene.state()
         subprocess.run(["mount", "-o", "remount,ro,bind", str(folder)], check=True)
-        for name in ("new", "update", "replace", "delete"):
+        for name in ("new", "update", "replace", "delete", "copy", "sweep", "write"):
             check_message(outcome_of(tmp_path, scene.root, name), errno.EROFS)
+        for name in ("check", "rebuild"):  # they read; the database is elsewhere
+            assert outcome_of(tmp_path, scene.root, name) == "done"
         assert scene.state() == before
         subprocess.run(["mount", "-o", "remount,rw,bind", str(folder)], check=True)
         check_promise(scene, ACTIONS["update"], must_be=1)
