@@ -31,7 +31,7 @@ from mltraq_ds.store.survey import (
     read_intents,
     survey,
 )
-from mltraq_ds.store.sweep_leftovers import Leftovers, prune
+from mltraq_ds.store.sweep_leftovers import Leftovers
 from mltraq_ds.store.sweep_plan import Plan, Roots, plan_folder, read_roots
 
 __all__ = ["GRACE_S", "sweep"]
@@ -98,6 +98,7 @@ class _Sweep:
         self.dry_run, self.grace_s = dry_run, grace_s
         self.before = 0.0
         self.n_young = 0
+        self.emptied: list[str] = []
 
     def sweep(self) -> None:
         for intent in self._recover():
@@ -120,7 +121,7 @@ class _Sweep:
         )
         rest.sweep_pending(seen)
         rest.sweep_index(self.grace_s)
-        rest.prune(empty, writers)
+        rest.prune([*empty, *self.emptied], writers)
 
     def _recover(self) -> list[Intent]:
         try:
@@ -234,7 +235,7 @@ class _Sweep:
         for key in (*history, *last):  # in order, one by one
             self.storage.delete(key)
         if last:
-            prune(self.storage, [plan.folder.name])
+            self.emptied.append(plan.folder.name)  # but for a write that was killed, which goes later
 
     def _take(self, going: Iterable[tuple[str, Stat]], id_experiment: str = "") -> None:
         self.report.findings += [Finding(kind, stat.key, id_experiment, stat.size) for kind, stat in going]

@@ -272,6 +272,17 @@ def test_empty_folders_of_a_killed_writer(local, tmp_path):
     assert (tmp_path / "store" / "a\\b").exists()
 
 
+def test_one_sweep_is_enough_where_a_write_was_killed(local, tmp_path):
+    """A first persist killed in the middle of a file leaves no folder either, although that file goes last."""
+    third = local.session.create_experiment("third")
+    folder = layout.folder_of(third.id_experiment)
+    local.put(layout.meta_key(folder), layout.meta_bytes(third.id_experiment, "third", 0))
+    (tmp_path / "store" / folder / "runs").mkdir()
+    (tmp_path / "store" / folder / "runs" / f".tmp-{'0' * 32}").write_bytes(b"123")
+    local.sweep()
+    assert folder not in local.session.storage.folders()
+
+
 def test_end_of_an_experiment(scene):
     """What is left of a deleted experiment goes; where folders cannot be renamed the end itself stays."""
     storage, folder = scene.session.storage, layout.folder_of(scene.first.id_experiment)
