@@ -2,9 +2,12 @@
 
 import atexit
 import contextlib
+import os
 import shutil
 import socket
+import subprocess
 import tempfile
+import time
 import uuid
 from pathlib import Path
 
@@ -49,6 +52,62 @@ def postgresql_url(postgresql_server):
     finally:
         with contextlib.suppress(sa.exc.DBAPIError), admin.connect() as connection:
             connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def mariadb_server():
+    """Start MariaDB, which apt installs (`mariadb-server-core`, see `.ci/run`), and return its URL."""
+    tools = [shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin") for name in MARIADB]
+    if None in tools:
+        pytest.skip(f"{' and '.join(MARIADB)} are not installed: apt-get install mariadb-server-core")
+    install, server = tools
+    # A socket's path is short.
+    folder = Path(tempfile.mkdtemp(prefix="mltraq-ds-mariadb-"))
+    user = ["--user=root"] if os.geteuid() == 0 else []
+    where = [f"--datadir={folder / 'data'}"]
+    make = [install, "--no-defaults", *user, *where, "--auth-root-authentication-method=normal", "--skip-test-db"]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with (folder / "log").open("wb") as log:
+        subprocess.run(make, check=True, stdout=log, stderr=log)
+        run = [server, "--no-defaults", *user, *where, f"--socket={folder / 's'}", f"--port={port}"]
+        child = subprocess.Popen([*run, "--bind-address=127.0.0.1"], stdout=log, stderr=log)
+    url = sa.URL.create("mysql+pymysql", "root", host="127.0.0.1", port=port, database="mysql")
+    try:
+        _wait_for(url, child, folder / "log")
+        yield url
+    finally:
+        child.terminate()
+        child.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+MARIADB = ("mariadb-install-db", "mariadbd")
+
+
+def _wait_for(url, child, log):
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    while True:
+        try:
+            with engine.connect():
+                return
+        except sa.exc.OperationalError:
+            assert child.poll() is None, log.read_text(errors="replace")
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def mariadb_url(mariadb_server):
+    """Return the URL of an empty MariaDB database; it is dropped after the test."""
+    name = f"test_{uuid.uuid4().hex}"
+    admin = sa.create_engine(mariadb_server, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with admin.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    try:
+        yield mariadb_server.set(drivername="mariadb", database=name).render_as_string(hide_password=False)
+    finally:
+        with contextlib.suppress(sa.exc.DBAPIError), admin.connect() as connection:
+            connection.exec_driver_sql(f"DROP DATABASE {name}")
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.sql.operators import OperatorType
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from mltraq_ds.orm.mariadb import is_mariadb
+
 __all__ = ["JsonText", "UtcDateTime"]
 
 
@@ -57,8 +59,11 @@ class _JsonOperand(JsonText):
     cache_ok = True
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any] | None:
-        """Serialise everything."""
-        return partial(json.dumps, allow_nan=False)
+        """Serialise everything, but texts for MariaDB: it compares what is in the quotes with what is without."""
+        serialise = partial(json.dumps, allow_nan=False)
+        if is_mariadb(dialect):
+            return lambda value: value if isinstance(value, str) else serialise(value)
+        return serialise
 
 
 class UtcDateTime(TypeDecorator[datetime]):

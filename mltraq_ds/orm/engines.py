@@ -12,6 +12,7 @@ from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
 from mltraq_ds.errors import DatabaseUnavailableError, MissingExtraError, UsageError
+from mltraq_ds.orm import mariadb
 from mltraq_ds.orm.urls import hide_secrets, is_in_memory
 from mltraq_ds.storage.mounts import filesystem_type
 
@@ -134,12 +135,22 @@ def _make_server(url: URL, *, echo: bool, timeout_s: float, schema: str | None) 
             # A server that vanished in mid-sentence is noticed too, not only one that never answered.
             "tcp_user_timeout": round(timeout_s * 1000),
         }
-    elif url.get_backend_name() in ("mysql", "mariadb"):
-        arguments = {"connect_timeout": max(2, round(min(timeout_s, _CONNECT_TIMEOUT_S)))}
+    is_mariadb = url.drivername in ("mysql+pymysql", "mariadb+pymysql")
+    if is_mariadb:
+        wait_s = max(2, round(min(timeout_s, _CONNECT_TIMEOUT_S)))
+        arguments = {"connect_timeout": wait_s, "read_timeout": wait_s, "write_timeout": wait_s}
     arguments = {key: value for key, value in arguments.items() if key not in url.query}
     engine = sa.create_engine(
-        url, echo=echo, hide_parameters=True, pool_pre_ping=True, pool_timeout=timeout_s, connect_args=arguments
+        url,
+        echo=echo,
+        hide_parameters=True,
+        pool_pre_ping=True,
+        pool_timeout=timeout_s,
+        connect_args=arguments,
+        **({"isolation_level": "READ COMMITTED"} if is_mariadb else {}),
     )
+    if is_mariadb:
+        mariadb.set_up(engine, timeout_s)
     if url.get_backend_name() == "postgresql":
         quoted = None if schema is None else engine.dialect.identifier_preparer.quote_identifier(schema)
 

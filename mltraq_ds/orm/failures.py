@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-__all__ = ["INDEX_ERRORS", "explain", "is_missing_table", "is_race"]
+from mltraq_ds.errors import DatabaseUnavailableError
+from mltraq_ds.orm import mariadb
+
+__all__ = ["DATABASE_ERRORS", "INDEX_ERRORS", "explain", "is_missing_table", "is_race"]
 
 #: What may go wrong with the index after a commit, which it must not turn into a failure.
 INDEX_ERRORS = (sa.exc.SQLAlchemyError, OSError)
+#: What may go wrong with the database alone.
+DATABASE_ERRORS = (sa.exc.SQLAlchemyError, DatabaseUnavailableError)
 
 # Extended names (SQLITE_READONLY_DIRECTORY) start with those of the table.
 _SQLITE = {
@@ -50,6 +55,9 @@ def explain(error: BaseException) -> tuple[str, str] | None:
     name = getattr(error.orig, "sqlite_errorname", None)
     if name is not None:
         return next((told for prefix, told in _SQLITE.items() if name.startswith(prefix)), None)
+    number = mariadb.number_of(error)
+    if number is not None:
+        return mariadb.REASONS.get(number)
     state = _sqlstate(error)
     if state:
         return next((told for prefix, told in _POSTGRESQL.items() if state.startswith(prefix)), None)
@@ -61,12 +69,15 @@ def explain(error: BaseException) -> tuple[str, str] | None:
 
 def is_missing_table(error: sa.exc.DBAPIError) -> bool:
     """Tell whether a table does not exist (yet)."""
+    if mariadb.number_of(error) == mariadb.MISSING_TABLE:
+        return True
     return _sqlstate(error) == "42P01" or str(error.orig).startswith("no such table")
 
 
 def is_race(error: sa.exc.DBAPIError) -> bool:
     """Tell whether a transaction failed only because another one was faster, so that it may be tried again."""
-    return isinstance(error, sa.exc.IntegrityError) or _sqlstate(error) in ("40001", "40P01")
+    is_deadlock = _sqlstate(error) in ("40001", "40P01") or mariadb.number_of(error) == mariadb.DEADLOCK
+    return isinstance(error, sa.exc.IntegrityError) or is_deadlock
 
 
 def _sqlstate(error: sa.exc.DBAPIError) -> str:

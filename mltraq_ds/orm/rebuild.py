@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection
 from mltraq_ds.ids import escape_name
 from mltraq_ds.orm import statements
 from mltraq_ds.orm.database import Database
+from mltraq_ds.orm.mariadb import is_mariadb
 from mltraq_ds.orm.rows import BlobRow, ExperimentRow, RunRow, name_key
 from mltraq_ds.orm.tables import CURRENT, experiments, names
 
@@ -31,6 +32,8 @@ _n = names.c
 _NAMES: sa.Select[Any] = sa.select(_n.name_key, _n.store_id, _n.id_experiment, _n.claim_intent)
 _NAMES_OWNED = _NAMES.where(_n.store_id == sa.bindparam("of_store"), _n.id_experiment == sa.bindparam("owner"))
 _NAMES_OF_KEY = _NAMES.where(_n.name_key == sa.bindparam("key"))
+_LOCK_EXPERIMENTS = sa.select(_e.id_experiment).with_for_update()
+_LOCK_NAMES = sa.select(_n.name_key).with_for_update()
 _DROP_NAME = names.delete().where(_n.name_key == sa.bindparam("key"))
 _CHANGE_NAME = names.update().where(_n.name_key == sa.bindparam("key"))
 _ADD_NAME = names.insert()
@@ -103,6 +106,11 @@ def _replace(
         # Writers wait, as they do in SQLite; readers do not.  A weaker mode lets a writer lock rows that we delete next
         # while it waits for our table lock.
         connection.exec_driver_sql("LOCK TABLE mltraq_experiments, mltraq_names IN EXCLUSIVE MODE")
+    elif is_mariadb(connection.dialect):
+        # LOCK TABLES ends the transaction there.  A row that somebody adds all the same makes our own a duplicate, and
+        # `Database.transact` begins again.
+        for locked in (_LOCK_EXPERIMENTS, _LOCK_NAMES):
+            connection.execute(locked).all()
     statements.ensure_store(connection, store_id)
     now = _versions(connection, store_id, scope)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from sqlalchemy.engine import URL, Connection, Engine
+from sqlalchemy.engine import Connection, Dialect, Engine
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from mltraq_ds.errors import FormatError
 from mltraq_ds.orm import tables
 from mltraq_ds.orm.ddl import SQLITE
 from mltraq_ds.orm.failures import is_missing_table
+from mltraq_ds.orm.mariadb import is_mariadb, lock_schema, table_text
 
 __all__ = ["SCHEMA_VERSION", "ensure_schema", "read_version"]
 
@@ -60,8 +61,10 @@ def _create(connection: Connection) -> int:
     if connection.dialect.name == "postgresql":
         # "IF NOT EXISTS" alone races in PostgreSQL: both see nothing, the second fails on a unique system index.
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK_NUMBER})")
+    elif is_mariadb(connection.dialect):
+        lock_schema(connection)
     is_sqlite = connection.dialect.name == "sqlite"
-    for statement in SQLITE if is_sqlite else _render(connection.engine.url.drivername):
+    for statement in SQLITE if is_sqlite else _render(connection.dialect):
         connection.exec_driver_sql(statement)
     version: int | None = connection.exec_driver_sql(_READ).scalar()
     if version is None:
@@ -73,11 +76,14 @@ def _create(connection: Connection) -> int:
     return version
 
 
-def _render(kind: str) -> list[str]:
-    dialect = URL.create(kind).get_dialect()()
+def _render(dialect: Dialect) -> list[str]:
     statements: list[str] = []
     for table in tables.metadata.sorted_tables:
-        statements.append(str(CreateTable(table, if_not_exists=True).compile(dialect=dialect)))
+        created = str(CreateTable(table, if_not_exists=True).compile(dialect=dialect))
+        if is_mariadb(dialect):
+            statements.append(table_text(created, table, dialect))
+            continue
+        statements.append(created)
         indexes = sorted(table.indexes, key=lambda index: str(index.name))
         statements.extend(str(CreateIndex(index, if_not_exists=True).compile(dialect=dialect)) for index in indexes)
     return statements
