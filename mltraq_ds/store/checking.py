@@ -110,6 +110,8 @@ def _examine(storage: Storage, writers: Sequence[Intent], deep: bool, folder: Fo
         writers = read_intents(storage).found
         found = examine(storage, listed, writers, deep=deep) if listed.stats else Examined()
         if before == (found.generation.ident if found.generation else None):
+            if found.generation and not _is_still(storage, folder.name, found.generation):
+                continue  # replaced while it was looked at
             if before is None:  # its folder may just have been renamed away
                 found.findings = [one for one in found.findings if not one.size_bytes or _is_there(storage, one.key)]
             return found
@@ -148,6 +150,7 @@ def _check_pending(storage: Storage, seen: Survey, writers: Sequence[Intent], fo
     for owner, stat in pending.marks:
         if stat.key.endswith(".lease") and not Lease.is_expired(storage, stat):
             found.note("at work", stat.key, detail="A sweep.")
+            living.add(stat.key)  # it removes folders too
         elif owner not in known and _is_there(storage, stat.key):
             found.add("leftover", stat.key, size_bytes=stat.size, detail="What it belongs to is gone.")
     for place, stats in pending.moved.items():

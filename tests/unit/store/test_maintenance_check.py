@@ -266,8 +266,11 @@ def test_leftovers(scene):
     scene.put("_pending/deleted-1/generations/1.json")
     scene.put("_pending/sweep-1.lease")
     report = scene.check()
-    assert report.kinds() == {"leftover": 1, "unfinished delete": 1}
+    assert report.kinds() == {"leftover": 1}, "the sweep at work may be removing the folder"
     assert ("at work", "_pending/sweep-1.lease") in [(note.kind, note.key) for note in report.notes]
+    scene.session.storage.delete("_pending/sweep-1.lease")
+    report = scene.check()
+    assert report.kinds() == {"leftover": 1, "unfinished delete": 1}
     scene.intent(scene.first)
     assert scene.kinds() == {"leftover": 1}
 
