@@ -61,31 +61,31 @@ def check_remote(home: Path) -> int:
     return len(paths)
 
 
-def uploaded(root: Path, store: object) -> None:
+def uploaded(root: Path, store: object, out: object) -> None:
     lake.upload(store, remotes=root / "lake", jobs=1)
 
 
-def added(root: Path, store: object) -> None:
-    lake.add(store, root / "out", remotes=root / "lake", jobs=1)
+def added(root: Path, store: object, out: object) -> None:
+    lake.add(store, out, remotes=root / "lake", jobs=1)
 
 
-def added_in_place(root: Path, store: object) -> None:
+def added_in_place(root: Path, store: object, out: object) -> None:
     lake.add(store, remotes=root / "lake", in_place=True, jobs=1)
 
 
-def cloned(root: Path, store: object) -> None:
-    lake.clone(store, root / "out", mode="DEEP_COPY", jobs=1)
+def cloned(root: Path, store: object, out: object) -> None:
+    lake.clone(store, out, mode="DEEP_COPY", jobs=1)
 
 
-def dropped(root: Path, store: object) -> None:
+def dropped(root: Path, store: object, out: object) -> None:
     lake.drop(store, jobs=1)
 
 
-def pulled(root: Path, store: object) -> None:
+def pulled(root: Path, store: object, out: object) -> None:
     lake.pull(store, jobs=1)
 
 
-def swept(root: Path, store: object) -> None:
+def swept(root: Path, store: object, out: object) -> None:
     lake.sweep(root / "lake", refs=[store], grace_s=0, dry_run=False, jobs=1)
 
 
@@ -113,7 +113,7 @@ def strike(root: Path, verb: str, number: int, when: str) -> None:
 
     url = (root / "lake").as_uri()
     remote_urls._opened[url, "{}"] = opened(root / "lake")
-    VERBS[verb][0](root, opened(root / "store"))
+    VERBS[verb][0](root, opened(root / "store"), opened(root / "out"))
     print("untouched" if next(places) <= number else "struck")
 
 
@@ -124,7 +124,7 @@ def test_kill_at_every_operation(tmp_path, verb, when):
     function, before, states = VERBS[verb]
     template = build(tmp_path / "template")
     for prepare in before:
-        prepare(template, template / "store")
+        prepare(template, template / "store", template / "out")
     if verb == "sweep":
         lake.remove(template / "store", remotes=template / "lake", keys="ds0")
     struck = 0
@@ -142,7 +142,7 @@ def test_kill_at_every_operation(tmp_path, verb, when):
             break
         assert child.process.exitcode == children.KILLED, child.said()
         look(root, verb)
-        function(root, root / "store")
+        function(root, root / "store", root / "out")
         look(root, verb, is_done=True)
         struck += 1
         found = lake.status(root / "store").actions()
