@@ -80,7 +80,7 @@ class World:
         self.now, self.count = 0, 0
         self.running: object = None
         self.folders: dict[str, Folder] = {}
-        self.trash: list[tuple[str, Folder]] = []
+        self.trash: list[Folder] = []
         self.intents: dict[str, Intent] = {}
         self.fenced: set[str] = set()  # _pending/<writer>.fenced: create if absent, survives a renewal of the intent
         self.rows: dict[str, tuple[Ident, str]] = {}
@@ -91,8 +91,9 @@ class World:
         self.closed: set[str] = set()  # ghost: writers whose commit a delete or replace has seen
         self.reported: list[tuple[str, str]] = []  # ghost: (id, writer) told "persisted"
         self.published: dict[tuple[str, str], str] = {}  # ghost: the last put id of a run
+        self.puts: dict[str, set[str]] = {}  # ghost: all put ids of an experiment
         self.kept: set[str] = set()  # ghost: put ids told "written"
-        self.ended: set[str] = set()  # ghost: put ids that a delete has seen
+        self.ended: set[str] = set()  # ghost: put ids that were there when the experiment ended
         self.read: dict[str, frozenset[str]] = {}  # ghost: by writer, the put ids that it had loaded
 
     def fresh(self, kind: str) -> str:
@@ -119,7 +120,7 @@ class World:
         folder.gens[number] = self.history[gen.ident[1]] = gen
         if gen.deleted and folder.current is gen:
             self.closed |= self.chain(gen)
-            self.ended |= gen.folds
+            self.ended |= set() if gen.fences else self.puts.get(key, set())
         return True
 
     def chain(self, gen: Gen | None) -> set[str]:
@@ -162,13 +163,12 @@ class World:
                 raise Violation(f"I2 {key}: {writer} was told success and is lost")
         self.check_singles()
 
-    def check_singles(self, *, is_quiet: bool = False) -> None:
+    def check_singles(self) -> None:
         for (key, run), put in self.published.items():
             if put not in self.kept or put in self.ended:
                 continue
-            places = [folder for name, folder in self.trash if name == key and not is_quiet]
-            places += [self.folders[key]] if key in self.folders else []
-            if any(f.singles.get(run) == put and not (f.current and put in f.current.folds) for f in places):
+            folder = self.folders.get(key)
+            if folder and folder.singles.get(run) == put and not (folder.current and put in folder.current.folds):
                 continue
             gen = self.current(key)
             if not gen or gen.deleted or put not in gen.folds:
@@ -185,26 +185,19 @@ class World:
 
 
 def bury(w: World, key: str) -> None:
-    """Local: under the store's lock, look that the tombstone is still current, then rename the folder away."""
+    """Local: under the store's lock, look that the tombstone is still current, then rename the folder away.
+
+    A fence ends a persist, not what has been put alone.
+    """
     folder = w.folders.get(key)
-    if folder and ("bury_blindly" in w.bad or (folder.current and folder.current.deleted)):
-        w.trash.append((key, w.folders.pop(key)))
+    is_ended = folder and folder.current and folder.current.deleted and not (folder.current.fences and folder.singles)
+    if folder and (is_ended or "bury_blindly" in w.bad):
+        w.trash.append(w.folders.pop(key))
 
 
-def empty_trash(w: World) -> Steps:
-    """Put records that came after the end back beside it, if nobody has put newer ones; then remove the folders."""
-    for entry in list(w.trash):
-        key, folder = entry
-        for run, put in sorted(folder.singles.items()):
-            if not (folder.current and put in folder.current.folds) and "no_rescue" not in w.bad:
-                yield
-                if entry in w.trash:
-                    w.folders.setdefault(key, Folder()).singles.setdefault(run, put)
-                    yield
-                    w.folders.setdefault(key, Folder()).marked = True
-        yield
-        if entry in w.trash:
-            w.trash.remove(entry)
+def is_ended(w: World, key: str) -> bool:
+    gen = w.current(key)
+    return bool(w.local and gen and gen.deleted and not gen.fences)
 
 
 def put_single(w: World, key: str, run: str) -> Steps:
@@ -212,8 +205,10 @@ def put_single(w: World, key: str, run: str) -> Steps:
     me = w.fresh("p")
     while True:
         yield
-        gen = w.current(key)
-        if w.local and gen and gen.deleted and not gen.fences:
+        if is_ended(w, key):
+            if "no_note" not in w.bad:
+                w.intents[f"{me}-end"] = Intent(key, w.current(key), "", w.now)  # for somebody who knows the index
+                yield
             yield from remove_folder(w, key)
         yield
         w.folders.setdefault(key, Folder()).marked = True
@@ -223,11 +218,12 @@ def put_single(w: World, key: str, run: str) -> Steps:
         if w.folders.get(key) is not folder:
             continue  # renamed away, and the temporary file with it
         folder.singles[run] = w.published[key, run] = me
+        w.puts.setdefault(key, set()).add(me)
         if "look_once" in w.bad:
             break
         yield
-        gen = w.current(key)
-        if w.local and gen and gen.deleted and not gen.fences:
+        if is_ended(w, key):
+            w.puts[key].discard(me)  # not told "written": it is put again
             continue
         yield
         w.folders.setdefault(key, Folder()).marked = True
@@ -244,7 +240,8 @@ def remove_folder(w: World, key: str) -> Steps:
     yield
     if w.local:
         bury(w, key)
-        yield from empty_trash(w)
+        yield
+        w.trash.clear()
         return
     old = w.history.get(gen.parent[1]) if gen.parent else None  # by name: a listing may hold what a successor writes
     names = (old.blobs | old.records) if old else set()
@@ -385,7 +382,7 @@ def make_folder(w: World, exp: Experiment) -> Steps:
         return
     while w.local and exp.id in w.folders:
         gen = w.current(exp.id)
-        if not (gen and gen.deleted):
+        if not (gen and gen.deleted) or (gen.fences and w.folders[exp.id].singles):
             break
         yield
         bury(w, exp.id)  # a local tombstone is final: nobody builds on it, the folder goes first
@@ -429,7 +426,7 @@ def commit(w: World, me: str, exp: Experiment, gen: Gen, keep: frozenset[str]) -
         base = w.current(key)
         if "number_base" in w.bad:
             base = exp.base
-        elif w.local and base and base.deleted:
+        elif w.local and base and base.deleted and not base.fences:
             raise Refused("deleted meanwhile")
         elif not (base is None or base.deleted if exp.base is None else base and w.plain(base) == w.plain(exp.base)):
             raise Refused("somebody else committed first")
@@ -441,6 +438,8 @@ def commit(w: World, me: str, exp: Experiment, gen: Gen, keep: frozenset[str]) -
             raise Refused("keeps what its parent does not have")
         if not keep <= folder.files.keys():
             raise Refused("a kept blob is gone")
+        if not gen.blobs | gen.records <= folder.files.keys() and "own_unseen" not in w.bad:
+            raise Refused("the folder was renamed away with what was written, and made anew")
         gen = replace(gen, ident=((base.ident[0] if base else 0) + 1, me), parent=base.ident if base else None)
         gen = replace(gen, folds=folds)
         if "torn_skip" in w.bad:  # O_EXCL without links: the name first, the bytes later
@@ -573,6 +572,8 @@ def sweep(w: World, grace: int = GRACE) -> Steps:
     """Candidates, then intents, then generations: what moves meanwhile moves from an intent to a generation."""
     for writer in [x for x in list(w.intents) if w.dead(x)]:
         yield from recover(w, writer)
+    for folder in w.folders.values():
+        folder.marked |= bool(folder.singles)  # whoever was to put the mark back has died
     yield
     stale = {key: [n for n, t in f.files.items() if w.now - t >= grace] for key, f in w.folders.items()}
     if "sweep_order" in w.bad:
@@ -610,7 +611,8 @@ def sweep(w: World, grace: int = GRACE) -> Steps:
                 folder.singles.pop(run, None)
         if not (folder.gens or folder.files or folder.staged or folder.singles) and w.folders.get(key) is folder:
             yield from unmark(w, key, folder)
-    yield from empty_trash(w)
+    yield
+    w.trash.clear()
     yield
     w.fenced &= w.intents.keys()  # left by a recovery that died between its last two steps
     for name, (owner, claimed) in list(w.names.items()):

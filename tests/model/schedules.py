@@ -123,7 +123,7 @@ def settle(w: World) -> None:
     w.now += GRACE + LEASE
     for _ in range(2):
         run_all(w, sweep(w, grace=0))
-    w.check_singles(is_quiet=True)
+    w.check_singles()
     live = {}
     for key, folder in w.folders.items():
         gen = folder.current

@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from protocol import LEASE, Experiment, Refused, Steps, Violation, World, delete, persist, sweep
+from protocol import LEASE, Experiment, Refused, Steps, Violation, World, delete, persist, put_single, sweep
 from schedules import run_all, schedule, settle
 
 
@@ -39,9 +39,7 @@ NEEDED_BY_SINGLES = [
     ("fold_all", "I7"),  # folds what is there, not what was read
     ("forget_folds", "I8"),  # what the parent had folded is not listed again
     ("sweep_folded", "I7"),  # sweep removes what it has seen folded; meanwhile a new one has its name
-    ("no_rescue", "I7"),  # records that were put after the end go with the folder
-    ("look_once", "I9"),  # whoever puts does not look again whether the folder is marked
-    ("unmark_blindly", "I9"),  # whoever removes a mark does not look again whether the folder is empty
+    ("look_once", "I7"),  # whoever puts does not look again whether the experiment has ended
 ]
 
 
@@ -179,6 +177,32 @@ def slow_writer_fenced(*bad: str) -> None:
     finish_all(w, slow)
 
 
+def slow_first_persist(*bad: str) -> None:
+    """Write the blobs of a first persist, sleep; delete what was put alone; put anew; wake and commit."""
+    w = World(0, local=True, bad=frozenset(bad))
+    run_all(w, put_single(w, "x", "r"))
+    slow = persist(w, Experiment("x"), "n")
+    until(w, slow, lambda: bool(w.folders["x"].files))
+    run_all(w, delete(w, "x"))
+    run_all(w, put_single(w, "x", "r"))
+    finish_all(w, slow)
+
+
+def removed_without_index(*bad: str) -> None:
+    """End another one by replacing it and die; delete the new one; put alone into the ended one, without SQL."""
+    w, _ = start(*bad)
+    slow = persist(w, Experiment("y"), "n", "replace")
+    until(w, slow, lambda: bool(w.current("x") and w.current("x").deleted))  # type: ignore[union-attr]
+    run_all(w, delete(w, "y"))
+    run_all(w, put_single(w, "x", "r"))
+    settle_later(w)
+
+
+def settle_later(w: World) -> None:
+    w.now += LEASE + 1
+    settle(w)
+
+
 @pytest.mark.parametrize(
     ("story", "rule"),
     [
@@ -188,6 +212,8 @@ def slow_writer_fenced(*bad: str) -> None:
         (slow_sweep, "sweep_order"),
         (claim_without_intent, "claim_first"),
         (slow_writer_fenced, "no_fence"),
+        (slow_first_persist, "own_unseen"),
+        (removed_without_index, "no_note"),
     ],
 )
 def test_a_story_ends_well_with_the_rule_and_badly_without(story: Callable[..., None], rule: str) -> None:
