@@ -248,6 +248,9 @@ class Persist:
                 if current
                 else "it was deleted meanwhile",
             )
+        if self.parent is None and self.written and not self.storage.exists(self.written[0]):
+            # The link that follows goes into the folder that is there now, which may be another of that name.
+            raise lost(self.content, "it was deleted meanwhile", is_deleted=True)
         if self.storage.exists(intent.fence_key) or not self.storage.exists(intent.key):
             raise lost(self.content, "this writer did not renew its intent in time and was taken for dead")
 

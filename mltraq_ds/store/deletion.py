@@ -5,15 +5,15 @@ from __future__ import annotations
 import uuid
 import warnings
 
-from mltraq_ds.errors import ExperimentNotFoundError, IndexBehindWarning, LeftoversWarning
+from mltraq_ds.errors import ExperimentNotFoundError, IndexBehindWarning, LeftoversWarning, MltraqDSError
 from mltraq_ds.objects import Objects
 from mltraq_ds.orm.failures import INDEX_ERRORS
 from mltraq_ds.orm.index import Index
-from mltraq_ds.store import generations, layout
+from mltraq_ds.store import generations, layout, single_records
 from mltraq_ds.store.follow_up import remove_intent
 from mltraq_ds.store.generations import Generation
 from mltraq_ds.store.intents import Intent, Keeper
-from mltraq_ds.store.retire import end_experiment, remove_files
+from mltraq_ds.store.retire import end_experiment, remove_beside, remove_files
 
 __all__ = ["delete"]
 
@@ -39,8 +39,10 @@ def delete(objects: Objects, index: Index | None, id_experiment: str) -> Generat
         If it is deleted, but the database could not be told or not all bytes are removed; the next session goes on.
     """
     storage = objects.storage
-    current = generations.current(storage, layout.folder_of(id_experiment))
-    if current is None or current.deleted:
+    folder = layout.folder_of(id_experiment)
+    current = generations.current(storage, folder)
+    is_alive = current is not None and not current.deleted
+    if not is_alive and not any(single_records.unfolded(storage, folder, current.folds if current else (), _ignore)):
         raise ExperimentNotFoundError(
             f"No experiment with id {id_experiment!r} is in {storage.url}, so none was deleted."
         )
@@ -48,19 +50,19 @@ def delete(objects: Objects, index: Index | None, id_experiment: str) -> Generat
         writer=str(uuid.uuid4()),
         action="delete",
         id_experiment=id_experiment,
-        name=current.name,
-        parent=current.number,
-        number=current.number + 1,
+        name=current.name if current else id_experiment,
+        parent=current.number if current else 0,
+        number=current.number + 1 if current else 1,
     )
     with Keeper(storage, intent) as keeper:
         try:
             ended = end_experiment(storage, id_experiment, intent.writer)
             if ended is None or ended.writer != intent.writer:
                 raise ExperimentNotFoundError(
-                    f"Experiment {current.name!r} (id {id_experiment}) was deleted by another process meanwhile."
+                    f"Experiment {intent.name!r} (id {id_experiment}) was deleted by another process meanwhile."
                 )
         except ExperimentNotFoundError:
-            remove_intent(storage, intent, f"Experiment {current.name!r} is deleted")
+            remove_intent(storage, intent, f"Experiment {intent.name!r} is deleted")
             raise
         except BaseException:
             keeper.leave()  # the end may have been committed although its answer was lost: the next session finds out
@@ -75,6 +77,10 @@ def delete(objects: Objects, index: Index | None, id_experiment: str) -> Generat
     if finished:
         remove_intent(storage, intent, f"Experiment {ended.name!r} is deleted")
     return ended
+
+
+def _ignore(error: MltraqDSError) -> None:
+    """Let what cannot be read be deleted with the rest."""
 
 
 def _follow_up(objects: Objects, index: Index | None, ended: Generation) -> bool:
@@ -93,6 +99,8 @@ def _follow_up(objects: Objects, index: Index | None, ended: Generation) -> bool
         return False
     try:
         remove_files(objects.storage, ended)
+        if not objects.storage.is_local:
+            remove_beside(objects.storage, ended)
     except OSError as error:
         warnings.warn(
             f"Experiment {ended.name!r} is deleted, but not all of its files are removed: {error} The next session "

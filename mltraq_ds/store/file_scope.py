@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,6 +14,7 @@ from mltraq_ds.storage.base import Buffer, Storage
 from mltraq_ds.storage.places import path_from
 from mltraq_ds.store import collection, descriptors, generations, layout
 from mltraq_ds.store.generations import Generation
+from mltraq_ds.store.intents import DONE, Intent
 from mltraq_ds.store.retire import remove_files
 from mltraq_ds.store.run_mapping import check_text
 
@@ -144,6 +147,17 @@ class FileScope:
         end = self._current()
         if end is None or not end.deleted or end.fences:
             return False
+        # Whoever ended it was killed, or is about to remove it; who knows the index has to be told that it is gone.
+        note = Intent(
+            writer=str(uuid.uuid4()),
+            action="delete",
+            id_experiment=end.id_experiment,
+            name=end.name,
+            parent=end.parent,
+            number=end.number,
+            process=DONE,
+        )
+        self._put(note.key, descriptors.to_bytes("intent", asdict(note)))
         remove_files(self.storage, end)
         return True
 

@@ -16,6 +16,7 @@ from mltraq_ds.store import descriptors
 
 __all__ = [
     "ARTIFACTS",
+    "BESIDE",
     "META",
     "PENDING",
     "STORE",
@@ -45,6 +46,8 @@ PENDING = "_pending"
 VERIFIED = "_verified.json"
 META = "_meta.json"
 ARTIFACTS = "artifacts"
+#: Folders inside that of an experiment, for what is put there beside persist.
+BESIDE = ("artifacts", "derived", "experiments", "logs", "results")
 
 _GENERATION = re.compile(r"generations/([1-9][0-9]{0,17})\.json")
 

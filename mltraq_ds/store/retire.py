@@ -12,10 +12,10 @@ from contextlib import suppress
 from mltraq_ds.errors import KeyExistsError, KeyMissingError
 from mltraq_ds.storage.base import Storage
 from mltraq_ds.storage.pointer import pointer_key
-from mltraq_ds.store import generations, layout, slots
+from mltraq_ds.store import generations, layout, single_records, slots
 from mltraq_ds.store.generations import Generation, Ident
 
-__all__ = ["end_experiment", "remove_files", "remove_moved", "retire", "with_pointers"]
+__all__ = ["end_experiment", "remove_beside", "remove_files", "remove_moved", "retire", "with_pointers"]
 
 
 def retire(storage: Storage, parent: Generation | None, new: Generation) -> None:
@@ -59,20 +59,17 @@ def end_experiment(storage: Storage, id_experiment: str, writer: str, only: Iden
     folder = layout.folder_of(id_experiment)
     while True:
         last = generations.current(storage, folder)
-        if last is None or last.deleted:
+        # What another one replaces ends as it was persisted: records put alone beside it were not meant.
+        alone = single_records.put_ids(storage, folder) if only is None else frozenset()
+        folds = alone | frozenset(last.folds if last else ())
+        if (last is None or last.deleted) and not alone - frozenset(last.folds if last else ()):
             return last
-        if only is not None and not last.stands_on(only):
+        if only is not None and (last is None or not last.stands_on(only)):
             return None
-        end = Generation(
-            id_experiment=id_experiment,
-            name=last.name,
-            number=max(generations.numbers(storage, folder), default=last.number) + 1,
-            parent=last.number,
-            parent_writer=last.writer,
-            writer=writer,
-            deleted=True,
-            retires=tuple(sorted(last.keys)),
-        )
+        end = _end_of(last, id_experiment, max(generations.numbers(storage, folder), default=0) + 1, writer, folds)
+        if last is None:
+            with suppress(KeyExistsError, KeyMissingError):
+                storage.make_folder(f"{folder}/generations")
         try:
             slots.create(storage, end)
         except slots.SlotTaken:
@@ -82,6 +79,20 @@ def end_experiment(storage: Storage, id_experiment: str, writer: str, only: Iden
                 return None  # somebody else has removed the folder
             continue  # only the unfinished file is gone, which somebody took for garbage
         return end
+
+
+def _end_of(last: Generation | None, id_experiment: str, number: int, writer: str, folds: Iterable[str]) -> Generation:
+    return Generation(
+        id_experiment=id_experiment,
+        name=last.name if last else id_experiment,
+        number=number,
+        parent=last.number if last else 0,
+        parent_writer=last.writer if last else "",
+        writer=writer,
+        deleted=True,
+        folds=tuple(sorted(folds)),
+        retires=tuple(sorted(last.keys)) if last else (),
+    )
 
 
 def remove_files(storage: Storage, end: Generation) -> None:
@@ -101,6 +112,18 @@ def remove_files(storage: Storage, end: Generation) -> None:
         remove_moved(storage, target, folder)
     else:
         storage.delete_many(with_pointers(end.retires))
+
+
+def remove_beside(storage: Storage, end: Generation) -> None:
+    """Remove what others have put beside an experiment that has just ended, where its folder cannot be renamed away.
+
+    Only for whoever ends it: their names are used again, so that a recovery, later, could meet those of a new life.
+    """
+    folder = layout.folder_of(end.id_experiment)
+    places = (f"{folder}/{name}" for name in layout.BESIDE)
+    beside = [stat.key for place in places for stat in storage.list(place)]
+    folded = [one.key for one in single_records.all_of(storage, folder) if one.put_id in end.folds]
+    storage.delete_many([*beside, *folded])
 
 
 def remove_moved(storage: Storage, target: str, folder: str | None = None) -> None:

@@ -17,7 +17,19 @@ from mltraq_ds.storage.base import Storage
 from mltraq_ds.store import descriptors, layout, records
 from mltraq_ds.store.tagged_values import is_scalar
 
-__all__ = ["Single", "deleted_bytes", "folds_of", "keys", "merged", "parse", "read", "to_bytes", "unfolded"]
+__all__ = [
+    "Single",
+    "all_of",
+    "deleted_bytes",
+    "folds_of",
+    "keys",
+    "merged",
+    "parse",
+    "put_ids",
+    "read",
+    "to_bytes",
+    "unfolded",
+]
 
 _THREADS = 16
 _TEXTS = ("put_id", "id_experiment", "id_run", "status")
@@ -145,6 +157,16 @@ def merged(body: dict[str, Any] | None, single: Single) -> dict[str, Any] | None
     new["params"] = {**unread, **new["params"]}
     new["config"] = new["config"] or body["config"]
     return new
+
+
+def all_of(storage: Storage, folder: str) -> list[Single]:
+    """Return all single records of an experiment that can be read, folded or not."""
+    return [one for one in _each(storage, keys(storage, folder)) if isinstance(one, Single)]
+
+
+def put_ids(storage: Storage, folder: str) -> frozenset[str]:
+    """Return the put ids of all single records that can be read."""
+    return frozenset(one.put_id for one in all_of(storage, folder))
 
 
 def _is_reference(tagged: Any) -> bool:
