@@ -16,7 +16,7 @@ from mltraq_ds.errors import DatabaseUnavailableError, UsageError
 from mltraq_ds.orm.engines import make_engine
 from mltraq_ds.orm.failures import explain, is_race
 from mltraq_ds.orm.schema import ensure_schema
-from mltraq_ds.orm.urls import check_schema, hide_secrets, is_in_memory, parse_url, remove_secrets
+from mltraq_ds.orm.urls import check_schema, hide_secrets, is_in_memory, parse_url, remove_secrets, where_passwords_are
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -282,7 +282,7 @@ class Database:
                 raise
             reason, remedy = told
             if self._is_copy and not self._url.password:
-                remedy += " A password does not travel to other processes: set PGPASSWORD or use ~/.pgpass."
+                remedy += f" A password does not travel to other processes: {where_passwords_are(self._url)}."
             raise DatabaseUnavailableError(
                 f"The database {self.url} cannot be used because {reason} ({_first_line(error)}). {remedy}"
             ) from error

@@ -11,7 +11,7 @@ from sqlalchemy.engine import URL
 
 from mltraq_ds.errors import UsageError
 
-__all__ = ["check_schema", "hide_secrets", "is_in_memory", "parse_url", "remove_secrets"]
+__all__ = ["check_schema", "hide_secrets", "is_in_memory", "parse_url", "remove_secrets", "where_passwords_are"]
 
 # A name without a driver means the driver our extras install.
 _DRIVERS = {
@@ -83,3 +83,10 @@ def check_schema(url: URL, schema: str | None) -> None:
         reason = "PostgreSQL keeps names that start with 'pg_' for itself"
     if reason:
         raise UsageError(f"The schema {schema!r} is refused because {reason}. Use another name, or leave it out.")
+
+
+def where_passwords_are(url: URL) -> str:
+    """Return where a driver looks for a password that is not in the URL, as a remedy."""
+    if url.get_backend_name() == "postgresql":
+        return "set PGPASSWORD or use ~/.pgpass"
+    return "name a file that has it in the URL, '?read_default_file=~/.my.cnf'"

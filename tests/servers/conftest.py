@@ -1,5 +1,9 @@
 """Fixtures of the tests that need a real server."""
 
+import pytest
+
+import pytest
+
 from tests.fixtures_servers import (
     mariadb_server,
     mariadb_url,
@@ -8,9 +12,11 @@ from tests.fixtures_servers import (
     silent_server,
     unused_port,
 )
-from tests.fixtures_storages import moto, rclone_http, rclone_s3, seaweedfs
+from tests.fixtures_storages import azurite, gcs, moto, rclone_http, rclone_s3, seaweedfs, sftp
 
 __all__ = [
+    "azurite",
+    "gcs",
     "mariadb_server",
     "mariadb_url",
     "moto",
@@ -19,6 +25,13 @@ __all__ = [
     "rclone_http",
     "rclone_s3",
     "seaweedfs",
+    "sftp",
     "silent_server",
     "unused_port",
 ]
+
+
+@pytest.fixture(params=["postgresql", "mariadb"])
+def database_url(request):
+    """Return the URL of an empty database, on every server that there is."""
+    return request.getfixturevalue(f"{request.param}_url")

@@ -1,4 +1,4 @@
-"""A whole session on a real PostgreSQL: persist, find, replace, update, race, delete."""
+"""A whole session on real servers: persist, find, replace, update, race, delete."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,9 +11,26 @@ from mltraq_ds.errors import ConflictError, ExperimentExistsError, UsageError
 pytestmark = pytest.mark.server
 
 
+#: What is asked of the JSON columns, in the words of each database.
+WORDS = {
+    "postgresql": {
+        "diverged": "(fields->>'score')::float > :low and fields->>'loss' = 'NaN'",
+        "largest": "max((params->>'x')::int)",
+    },
+    "mariadb": {
+        "diverged": "json_value(fields, '$.score') > :low and json_value(fields, '$.loss') = 'NaN'",
+        "largest": "max(cast(json_value(params, '$.x') as int))",
+    },
+}
+
+
+def words(url):
+    return WORDS[url.partition(":")[0].partition("+")[0]]
+
+
 @pytest.fixture
-def session(postgresql_url, tmp_path):
-    return create_session(url=postgresql_url, store=tmp_path / "store")
+def session(database_url, tmp_path):
+    return create_session(url=database_url, store=tmp_path / "store")
 
 
 def make(session, name="e", value=1):
@@ -26,17 +43,14 @@ def make(session, name="e", value=1):
     return experiment
 
 
-def test_the_whole_way(session, postgresql_url, tmp_path):
+def test_the_whole_way(session, database_url, tmp_path):
     """What is persisted is found by SQL and loaded by name in a new session, replaced, updated and deleted."""
     first = make(session).persist()
-    fresh = create_session(url=postgresql_url, store=tmp_path / "store")
+    fresh = create_session(url=database_url, store=tmp_path / "store")
     loaded = fresh.load_experiment("e")
     assert loaded.runs.first().fields.ds.a.sum() == 100
     assert np.isnan(loaded.runs.first().fields.loss)
-    found = fresh.query(
-        "select id_run from mltraq_runs where (fields->>'score')::float > :low and fields->>'loss' = 'NaN'",
-        {"low": 0.5},
-    )
+    found = fresh.query(f"select id_run from mltraq_runs where {words(database_url)['diverged']}", {"low": 0.5})
     assert found.id_run.tolist() == [loaded.runs.first().id_run]
     loaded.runs.first().fields.ds.a[0] = 50
     loaded.persist("update")
@@ -50,7 +64,7 @@ def test_the_whole_way(session, postgresql_url, tmp_path):
     assert len(fresh.ls()) == 0
 
 
-def test_texts_that_postgresql_cannot_hold(session):
+def test_texts_that_a_database_cannot_hold(session):
     """A NUL is refused before anything is written."""
     experiment = session.create_experiment("e", text="a\0b")
     with pytest.raises(UsageError, match="NUL"):
@@ -58,11 +72,11 @@ def test_texts_that_postgresql_cannot_hold(session):
     assert len(session.ls()) == 0
 
 
-def test_a_race_for_one_name_has_one_winner(session, postgresql_url, tmp_path):
+def test_a_race_for_one_name_has_one_winner(session, database_url, tmp_path):
     """Of eight writers of one name exactly one wins; the others get typed errors and leave nothing."""
 
     def persist(number):
-        own = create_session(url=postgresql_url, store=tmp_path / "store")
+        own = create_session(url=database_url, store=tmp_path / "store")
         try:
             return make(own, "raced", number).persist().id_experiment
         except ConflictError:
@@ -77,20 +91,20 @@ def test_a_race_for_one_name_has_one_winner(session, postgresql_url, tmp_path):
     assert list((tmp_path / "store/_pending").iterdir()) == []
 
 
-def test_many_runs(session):
+def test_many_runs(session, database_url):
     """A thousand runs are inserted and counted."""
     experiment = session.create_experiment("many").add_runs(x=range(1000))
     experiment.persist()
-    counted = session.query("select count(*) as n, max((params->>'x')::int) as top from mltraq_runs")
+    counted = session.query(f"select count(*) as n, {words(database_url)['largest']} as top from mltraq_runs")
     assert (counted.n[0], counted["top"][0]) == (1000, 999)
     assert len(experiment.reload().runs) == 1000
 
 
-def test_the_index_can_be_rebuilt(session, postgresql_url, tmp_path):
+def test_the_index_can_be_rebuilt(session, database_url, tmp_path):
     """With all rows gone the files give them back."""
     make(session).persist()
     with session.database.write() as connection:
-        connection.exec_driver_sql("truncate mltraq_stores cascade")
-    fresh = create_session(url=postgresql_url, store=tmp_path / "store")
+        connection.exec_driver_sql("delete from mltraq_stores")
+    fresh = create_session(url=database_url, store=tmp_path / "store")
     fresh.rebuild_index()
     assert fresh.load_experiment("e").runs.first().fields.score == 1

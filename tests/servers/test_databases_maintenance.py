@@ -1,4 +1,4 @@
-"""check, sweep and rebuild with a real PostgreSQL."""
+"""check, sweep and rebuild with real servers."""
 
 import pytest
 
@@ -9,9 +9,9 @@ pytestmark = pytest.mark.server
 
 
 @pytest.fixture
-def scene(postgresql_url, tmp_path):
-    """Return a store with two experiments and its index in PostgreSQL."""
-    scene = Scene(postgresql_url, tmp_path / "store")
+def scene(database_url, tmp_path):
+    """Return a store with two experiments and its index on a server."""
+    scene = Scene(database_url, tmp_path / "store")
     yield scene
     scene.session.database.close()
 
@@ -53,10 +53,12 @@ def test_sweep(scene):
     assert scene.values() == values
 
 
-def test_server_that_is_down(scene, unused_port):
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
+def test_server_that_is_down(kind, tmp_path, unused_port):
     """Check says so and goes on; sweep removes nothing."""
+    scene = Scene(f"sqlite:///{tmp_path}/index.db", tmp_path / "store")
     key = scene.orphan(scene.first)
-    session = scene.open(f"postgresql://nobody@127.0.0.1:{unused_port}/none")
+    session = scene.open(f"{kind}://nobody@127.0.0.1:{unused_port}/none")
     assert session.check().kinds() == {"orphan": 1, "unreachable database": 1}
     with pytest.raises(DatabaseUnavailableError):
         session.sweep(dry_run=False, grace_s=0)
