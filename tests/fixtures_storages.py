@@ -171,3 +171,54 @@ def rclone_http(tmp_path_factory):
     command = [program("rclone"), "serve", "http", "data", f"--addr=127.0.0.1:{port}", "--config", os.devnull]
     with running([*command, "--dir-cache-time=0s"], folder, lambda: http_answers(server.url)):
         yield server, folder / "data"
+
+
+@pytest.fixture(scope="session")
+def sftp(tmp_path_factory):
+    """Start an SFTP server; return it and the folder that it serves."""
+    pytest.importorskip("asyncssh")
+    pytest.importorskip("paramiko")
+    folder = tmp_path_factory.mktemp("sftp")
+    (folder / "data").mkdir()
+    (port,) = free_ports(1)
+    script = Path(__file__).with_name("servers") / "sftp_server.py"
+    command = [sys.executable, str(script), str(port), str(folder / "data"), "ada", SECRET]
+    options = {"username": "ada", "password": SECRET, "port": port, "look_for_keys": False, "allow_agent": False}
+    with running(command, folder, lambda: _listens(port)):
+        yield Server(port, options), folder / "data"
+
+
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory):
+    """Start Azurite, which npm installs: on the path, or where MLTRAQ_DS_TEST_AZURITE says."""
+    adlfs = pytest.importorskip("adlfs")
+    command = os.environ.get("MLTRAQ_DS_TEST_AZURITE") or shutil.which("azurite-blob")
+    if command is None:
+        pytest.skip("Azurite is not installed: npm install -g azurite, or name it in MLTRAQ_DS_TEST_AZURITE")
+    folder = tmp_path_factory.mktemp("azurite")
+    (port,) = free_ports(1)
+    # The account and key that every Azurite has; they are in its documentation.
+    key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+    server = Server(port)
+    place = f"BlobEndpoint={server.url}/devstoreaccount1;"
+    text = f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={key};{place}"
+    arguments = ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", str(folder), "--silent"]
+    arguments += ["--skipApiVersionCheck", "--disableTelemetry"]
+    with running([command, *arguments], folder, lambda: http_answers(server.url)):
+        options = {"connection_string": text}
+        adlfs.AzureBlobFileSystem(**options, skip_instance_cache=True).mkdir("mltraq")
+        yield Server(port, options)
+
+
+@pytest.fixture(scope="session")
+def gcs(tmp_path_factory):
+    """Start the emulator of Google Cloud Storage, which overwrites whatever the condition."""
+    gcsfs = pytest.importorskip("gcsfs")
+    (port,) = free_ports(1)
+    server = Server(port, {"endpoint_url": f"http://127.0.0.1:{port}", "token": "anon", "project": "test"})
+    command = [program("gcp-storage-emulator"), "start", "--host", "127.0.0.1", "--port", str(port), "--in-memory"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+        with running(command, tmp_path_factory.mktemp("gcs"), lambda: http_answers(server.url)):
+            gcsfs.GCSFileSystem(**server.options, skip_instance_cache=True).mkdir("mltraq")
+            yield server

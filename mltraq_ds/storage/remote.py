@@ -202,8 +202,10 @@ class RemoteStorage(Storage):
         pid = os.getpid()
         if pid not in self._clients:
             filesystem, root = self._access.connect()
-            requests = Requests(self._access, concurrency=self._concurrency, deadline_s=self._deadline_s)
-            made = client_class(self._access.scheme)(filesystem, root, requests, self.url)
+            kind = client_class(self._access.scheme)
+            concurrency = min(self._concurrency, kind.most_requests or self._concurrency)
+            requests = Requests(self._access, concurrency=concurrency, deadline_s=self._deadline_s)
+            made = kind(filesystem, root, requests, self.url)
             made.creates = bool(self._creates)
             # Two threads may come here at once: both then use the first.
             self._clients.setdefault(pid, made)

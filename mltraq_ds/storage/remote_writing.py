@@ -17,15 +17,20 @@ __all__ = ["CREATORS", "FLAT", "Views", "write_by_rename", "write_whole"]
 Views: TypeAlias = Iterable[memoryview]
 
 #: Filesystems without folders, where a key appears whole when its upload ends.
-FLAT = frozenset(["adl", "gcs", "gs", "memory", "oci", "oss", "tos"])
+FLAT = frozenset(["adl", "gcs", "gs", "http", "https", "memory", "oci", "oss", "tos"])
 
 SMALL = 8 * 2**20  # up to here buffers are joined for one request (bytes)
 
 _locks: dict[int, threading.Lock] = {}
 
 
-def write_whole(filesystem: Any, path: str, views: Views, size: int, failing: Failing, *, replace: bool) -> None:
-    """Write a key that appears when it is complete.  Without `replace` looks first, as two writers can at once."""
+def write_whole(
+    filesystem: Any, path: str, views: Views, size: int, failing: Failing, *, replace: bool, mode: str = "wb"
+) -> None:
+    """Write a key that appears when it is complete.  Without `replace` looks first, as two writers can at once.
+
+    Large ones are streamed in `mode`; "xb" where the filesystem has the service decide.
+    """
     if not replace:
         with failing:
             _check_absent(filesystem, path)
@@ -35,7 +40,7 @@ def write_whole(filesystem: Any, path: str, views: Views, size: int, failing: Fa
         with failing:
             filesystem.pipe_file(path, data)
     else:
-        _stream(filesystem, path, views, failing, remove=not replace)
+        _stream(filesystem, path, views, failing, remove=not replace, mode=mode)
 
 
 def write_by_rename(filesystem: Any, path: str, views: Views, size: int, failing: Failing, *, replace: bool) -> None:
@@ -104,11 +109,11 @@ def _write_temporary(
         raise
 
 
-def _stream(filesystem: Any, path: str, views: Views, failing: Failing, *, remove: bool) -> None:
+def _stream(filesystem: Any, path: str, views: Views, failing: Failing, *, remove: bool, mode: str = "wb") -> None:
     # `autocommit=False`: closing alone must not publish what a failure has cut short.
     with failing:
         is_own = "local" in _protocols(filesystem)  # its uncommitted files are elsewhere, maybe on another disk
-        file = filesystem.open(path, "wb", **({} if is_own else {"autocommit": False}))
+        file = filesystem.open(path, mode, **({} if is_own else {"autocommit": False}))
     try:
         for view in views:
             with failing:

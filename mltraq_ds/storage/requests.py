@@ -43,6 +43,8 @@ class Requests:
         self._room = threading.BoundedSemaphore(concurrency)
         self.concurrency = concurrency
         self.deadline_s = deadline_s
+        #: Called before each request: a place to connect again.
+        self.prepare: Callable[[], None] = _nothing
 
     @property
     def scheme(self) -> str:
@@ -80,8 +82,13 @@ class Requests:
             wait_jitter=_JITTER_S,
         ):
             with attempt, self._room, self.failing(verb, key):
+                self.prepare()
                 return request(max(0.5, ends - time.monotonic()))
         raise AssertionError("unreachable")
+
+
+def _nothing() -> None:
+    pass
 
 
 def _is_transient(error: Exception) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -26,7 +25,7 @@ CLIENTS: dict[str, tuple[str, str]] = {
 }
 
 
-def client_class(scheme: str) -> Callable[..., Client]:
+def client_class(scheme: str) -> type[Client]:
     """Return the class that speaks with the storages of a scheme."""
     module, name = CLIENTS.get(scheme, ("anything", "AnyClient"))
     found: Any = getattr(import_module(f"{__name__}.{module}"), name)

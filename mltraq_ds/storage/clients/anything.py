@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -73,10 +72,6 @@ class AnyClient(Client):
         write = write_by_rename if self.has_folders else write_whole
         write(self.filesystem, path, views, size, failing, replace=replace)
 
-    def now(self) -> float:
-        """Return the time of this machine (s since 1970): fsspec tells no server's clock."""
-        return time.time()
-
     def list(self, prefix: str) -> Iterator[Stat]:
         # docstring inherited
         return self.requests.ask(
@@ -106,7 +101,7 @@ class AnyClient(Client):
         path = self.path(key)
 
         def remove(left: float) -> None:
-            if self.filesystem.exists(path) and not self.filesystem.ls(path):
+            if self.filesystem.isdir(path) and not self.filesystem.ls(path):
                 self.filesystem.rmdir(path)
 
         self.requests.ask("prune", key, remove)

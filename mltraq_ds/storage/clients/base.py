@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import builtins
+import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar
 
 from mltraq_ds.errors import CorruptBlobError, KeyExistsError, KeyMissingError
@@ -47,14 +49,19 @@ class Client(ABC):
     has_folders: bool = False
     #: Whether it can ask the service to create a key only if it is absent; whether that is honoured is another matter.
     asks_if_absent: bool = False
-    #: Size of a part, and of one read (bytes).  A key of up to two parts is one request.
+    #: How many requests may be under way at a time, whatever is asked for; None for any number.
+    most_requests: ClassVar[int | None] = None
+    #: Size of a part, and of one read (bytes).
     part_size: int = 8 * 2**20
+    #: Up to here a key is written by one request (bytes).
+    whole_up_to: ClassVar[int] = 16 * 2**20
     #: How many parts a key may have.
     max_parts: ClassVar[int] = 10_000
 
     def __init__(self, filesystem: Any, root: str, requests: Requests, url: str) -> None:
         #: Whether the service has shown that it creates a key only if it is absent.
         self.creates = False
+        self._ahead_s = 0.0  # clock of the service against ours
         self.filesystem = filesystem
         self.root = root
         self.requests = requests
@@ -90,7 +97,7 @@ class Client(ABC):
             if before_publish is not None:
                 before_publish()
 
-        if size <= 2 * self.part_size:
+        if size <= self.whole_up_to:
             body = Body(list(views))
             check()
             self._create(key, stamp, lambda left: self._put(key, body, stamp, create, left))
@@ -207,9 +214,14 @@ class Client(ABC):
     def delete_folder(self, key: str) -> None:  # noqa: B027
         """Remove what is left of a folder whose keys are gone."""
 
-    @abstractmethod
     def now(self) -> float:
-        """Return the time of the service, as far as it tells (s since 1970)."""
+        """Return the time of the service, as its latest answer told it, else of this machine (s since 1970)."""
+        return time.time() + self._ahead_s
+
+    def note_clock(self, date: str | None) -> None:
+        """Take the time of the service from the ``Date`` of an answer."""
+        if date:
+            self._ahead_s = parsedate_to_datetime(date).timestamp() - time.time()
 
     @abstractmethod
     def list(self, prefix: str) -> Iterator[Stat]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import builtins
 import hashlib
-import time
 from collections.abc import Iterator
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from fsspec.asyn import sync
@@ -35,13 +33,8 @@ class S3Client(Client):
         super().__init__(filesystem, root, requests, url)
         filesystem.retries = 1  # we repeat, and know when to stop
         self._bucket, _, self._prefix = root.partition("/")
-        self._ahead_s = 0.0  # clock of the service against ours
         config = filesystem.config_kwargs or {}
         self._sends_crc = config.get("request_checksum_calculation") != "when_required"
-
-    def now(self) -> float:
-        """Return the time of the service, as its latest answer told it (s since 1970)."""
-        return time.time() + self._ahead_s
 
     def _name(self, key: str) -> str:
         return "/".join(part for part in (self._prefix, key) if part)
@@ -49,13 +42,8 @@ class S3Client(Client):
     def _call(self, method: str, left: float, **arguments: Any) -> Any:
         call = self.filesystem._call_s3
         answer = sync(self.filesystem.loop, call, method, Bucket=self._bucket, timeout=left, **arguments)
-        self._note_clock(answer)
+        self.note_clock(answer["ResponseMetadata"].get("HTTPHeaders", {}).get("date"))
         return answer
-
-    def _note_clock(self, answer: Any) -> None:
-        date = answer["ResponseMetadata"].get("HTTPHeaders", {}).get("date")
-        if date:
-            self._ahead_s = parsedate_to_datetime(date).timestamp() - time.time()
 
     def _crc(self, body: Body) -> dict[str, str]:
         if not self._sends_crc:
@@ -117,7 +105,7 @@ class S3Client(Client):
     def _read(self, key: str, left: float) -> bytes:
         async def fetch() -> bytes:
             answer = await self.filesystem._call_s3("get_object", Bucket=self._bucket, Key=self._name(key))
-            self._note_clock(answer)
+            self.note_clock(answer["ResponseMetadata"].get("HTTPHeaders", {}).get("date"))
             async with answer["Body"] as stream:
                 return bytes(await stream.read())
 
