@@ -130,15 +130,25 @@ def open_remote(url: str | os.PathLike[str]) -> Storage:
     Credentials come from the URL, from AWS_ACCESS_KEY_ID, AWS_ACCESS_KEY or MINIO_ACCESS_KEY (and their secrets), from
     the provider's own chain such as ``~/.aws/credentials``, and from the configuration of MinIO's client.
     """
-    from mltraq_ds.storage import open_storage
-
     remote = parse_remote(url)
     options = _options(remote)
     known = (remote.public_url, json.dumps(options, sort_keys=True))
     with _lock:
         if known not in _opened:
-            _opened[known] = open_storage(remote.storage_url, storage_options=options or None)
+            _opened[known] = _open(remote, options)
         return _opened[known]
+
+
+def _open(remote: RemoteUrl, options: dict[str, Any]) -> Storage:
+    from mltraq_ds.storage import open_storage
+    from mltraq_ds.storage.remote import RemoteStorage
+
+    if "key" not in options:
+        return open_storage(remote.storage_url, storage_options=options or None)
+    storage = RemoteStorage(remote.storage_url, storage_options=options)
+    if remote.user:
+        storage.warn_of_secrets()  # those of the environment are where they belong
+    return storage
 
 
 def forget_remotes() -> None:

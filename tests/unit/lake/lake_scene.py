@@ -46,7 +46,9 @@ def values_of(session: Session) -> list[list[object]]:
     found: list[list[object]] = [[experiment.fields.summary.table.tolist()]]
     for run in experiment.runs.values():
         fields = run.fields
-        found.append([fields.score, fields.weights.w.tolist(), fields.weights.b.tolist(), fields.images.pixels.tolist()])
+        found.append(
+            [fields.score, fields.weights.w.tolist(), fields.weights.b.tolist(), fields.images.pixels.tolist()]
+        )
     return found
 
 

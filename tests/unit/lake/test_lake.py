@@ -105,7 +105,14 @@ def test_add_is_deterministic(session, home, tmp_path):
     """The same store gives the same files, so that git shows small differences; the store id alone is new."""
     for name in ("a", "b"):
         lake.add(session, tmp_path / name, remotes=home.root)
-    read = [{path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*") if path.is_file()} for name in "ab"]
+    read = [
+        {
+            path.relative_to(tmp_path / name): path.read_bytes()
+            for path in (tmp_path / name).rglob("*")
+            if path.is_file()
+        }
+        for name in "ab"
+    ]
     assert {str(path) for path in read[0] if read[0][path] != read[1].get(path)} == {"_store.json"}
     assert read[0].keys() == read[1].keys()
 
@@ -198,7 +205,10 @@ def test_status_and_verify(session, home, tmp_path):
     assert sorted(report.df().copies) == [0, 0, 0, 0, 1, 1, 2]
     assert all("never verified" in note for note in report.notes)
     assert lake.verify(session, remote=home.root).actions() == {"intact": RUNS}
-    assert [f"{'lake' in note} {'never' in note}" for note in lake.status(session).notes] == ["True False", "False True"]
+    assert [f"{'lake' in note} {'never' in note}" for note in lake.status(session).notes] == [
+        "True False",
+        "False True",
+    ]
     assert session.check().kinds() == {}
 
 
@@ -219,9 +229,10 @@ def test_clone_modes(session, files, home, tmp_path, mode):
     other = open_session(clone.root)
     assert values_of(other) == expected()
     assert other.check(deep=True).kinds() == {}
-    assert json.loads((clone.root / "_store.json").read_text())["store_id"] != json.loads(
-        (files.root / "_store.json").read_text()
-    )["store_id"]
+    assert (
+        json.loads((clone.root / "_store.json").read_text())["store_id"]
+        != json.loads((files.root / "_store.json").read_text())["store_id"]
+    )
     assert lake.clone(session, tmp_path / "clone", mode=mode).actions() == report.actions()
 
 

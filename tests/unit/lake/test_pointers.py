@@ -60,9 +60,12 @@ def test_pointers_that_cannot_be_read(change):
         Pointer.from_bytes(json.dumps({**document, **change}).encode(), "k")
 
 
-@given(st.binary(max_size=200) | st.recursive(st.none() | st.text() | st.integers(), st.lists, max_leaves=5).map(
-    lambda value: json.dumps(value).encode()
-))
+@given(
+    st.binary(max_size=200)
+    | st.recursive(st.none() | st.text() | st.integers(), st.lists, max_leaves=5).map(
+        lambda value: json.dumps(value).encode()
+    )
+)
 def test_any_bytes_as_pointer(data):
     """No bytes make reading a pointer raise anything but a typed error."""
     with pytest.raises(CorruptRecordError):
@@ -100,7 +103,15 @@ def test_urls_of_remotes(url, public, opened, endpoint):
 
 @pytest.mark.parametrize(
     "url",
-    ["s3://", "s3://host:9000", "s3://u:p@host", "s3://b?secure=false", "s3://h:1/b?x=1", "sftp://u:p@h/x", "s3://h:x/b"],
+    [
+        "s3://",
+        "s3://host:9000",
+        "s3://u:p@host",
+        "s3://b?secure=false",
+        "s3://h:1/b?x=1",
+        "sftp://u:p@h/x",
+        "s3://h:x/b",
+    ],
 )
 def test_urls_that_cannot_be_a_remote(url):
     """A URL that would lose something is refused in a sentence without its password."""
@@ -157,7 +168,7 @@ def _asked(monkeypatch, home, environment):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     asked = []
-    monkeypatch.setattr("mltraq_ds.storage.open_storage", lambda url, storage_options=None: asked.append(storage_options))
+    monkeypatch.setattr("mltraq_ds.storage.remote_urls._open", lambda remote, options: asked.append(options))
     return asked
 
 
@@ -186,7 +197,9 @@ def damage_each(home, change):
 
 
 LIES = {
-    "flipped byte": lambda path: path.write_bytes(bytes([*path.read_bytes()[:600]]) + b"\x55" + path.read_bytes()[601:]),
+    "flipped byte": lambda path: path.write_bytes(
+        bytes([*path.read_bytes()[:600]]) + b"\x55" + path.read_bytes()[601:]
+    ),
     "truncated": lambda path: path.write_bytes(path.read_bytes()[:-1]),
     "longer": lambda path: path.write_bytes(path.read_bytes() + b"x"),
     "other object": lambda path: path.write_bytes(bytes(path.stat().st_size)),
