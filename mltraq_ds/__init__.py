@@ -22,12 +22,17 @@ if TYPE_CHECKING:
     from mltraq_ds.codecs import Pickled as Pickled
     from mltraq_ds.datastore import DataStore as DataStore
     from mltraq_ds.settings import options as options
+    from mltraq_ds.store.results import Results as Results
+    from mltraq_ds.store.results import load_results as load_results
+    from mltraq_ds.tracking import Database as Database
     from mltraq_ds.tracking import DataStoreIO as DataStoreIO
     from mltraq_ds.tracking import Experiment as Experiment
     from mltraq_ds.tracking import Run as Run
     from mltraq_ds.tracking import Session as Session
     from mltraq_ds.tracking import create_experiment as create_experiment
     from mltraq_ds.tracking import create_session as create_session
+    from mltraq_ds.tracking.running import RunHandle as RunHandle
+    from mltraq_ds.tracking.running import run as run
 
 __version__ = "0.1.0"
 
@@ -37,13 +42,16 @@ _HOMES = {
     "Artifact": "mltraq_ds.artifacts",
     "Bunch": "mltraq_ds.bunch",
     "DataStore": "mltraq_ds.datastore",
+    "Database": "mltraq_ds.tracking",
     # By way of tracking, which knows the default session.
     "DataStoreIO": "mltraq_ds.tracking",
     "Directory": "mltraq_ds.codecs",
     "Experiment": "mltraq_ds.tracking",
     "File": "mltraq_ds.codecs",
     "Pickled": "mltraq_ds.codecs",
+    "Results": "mltraq_ds.store.results",
     "Run": "mltraq_ds.tracking",
+    "RunHandle": "mltraq_ds.tracking.running",
     "Session": "mltraq_ds.tracking",
     "artifact_store": "mltraq_ds.artifacts",
     "create_experiment": "mltraq_ds.tracking",
@@ -52,7 +60,9 @@ _HOMES = {
     "errors": "mltraq_ds.errors",
     "get": "mltraq_ds.artifacts",
     "ids": "mltraq_ds.ids",
+    "load_results": "mltraq_ds.store.results",
     "options": "mltraq_ds.settings",
+    "run": "mltraq_ds.tracking.running",
     "save": "mltraq_ds.artifacts",
 }
 

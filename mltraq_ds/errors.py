@@ -25,6 +25,7 @@
     │   └── CorruptRecordError (OSError)      a record, generation or descriptor that does not verify
     ├── FormatError                           written by a newer version: upgrade
     ├── PickleRefusedError                    the reader has not opted in to pickle
+    ├── TransferError                         an export did not copy everything: the same call goes on
     ├── StorageError (OSError)                the storage or database does not answer or refuses
     │   ├── ArtifactBackendError              who keeps an artifact does not answer or refuses
     │   ├── KeyExistsError (FileExistsError)
@@ -79,6 +80,7 @@ __all__ = [
     "StaleReferenceError",
     "StorageError",
     "TooDeepError",
+    "TransferError",
     "UnknownOptionError",
     "UnknownOutcomeError",
     "UnknownStoreError",
@@ -185,6 +187,10 @@ class FormatError(MltraqDSError):
 
 class PickleRefusedError(MltraqDSError):
     """A pickled value was met and the reader has not opted in."""
+
+
+class TransferError(MltraqDSError):
+    """An export did not copy everything; what was copied stays, whole, and the same call goes on."""
 
 
 class StorageError(MltraqDSError, OSError):

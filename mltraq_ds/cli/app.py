@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mltraq_ds.cli import demo, experiments, remote, settings, upkeep
+from mltraq_ds.cli import config, demo, experiments, remote, settings, stores, upkeep
 from mltraq_ds.cli.group import Group
 
 __all__ = ["app"]
@@ -46,5 +46,7 @@ app.command()(upkeep.sweep)
 app.command()(upkeep.rebuild_index)
 app.command()(remote.clone)
 app.add_typer(remote.remote, name="remote")
+app.add_typer(stores.store, name="store")
+app.add_typer(config.config, name="config")
 app.command("options")(settings.list_options)
 app.command()(settings.version)

@@ -11,7 +11,7 @@ import typer
 
 from mltraq_ds.option_table import redact
 
-__all__ = ["cell", "one_line", "print_table", "printable", "size_text", "utc_text"]
+__all__ = ["cell", "is_terminal", "one_line", "print_table", "printable", "size_text", "utc_text"]
 
 #: Longest text in a cell (characters).
 MAX_CELL = 48
@@ -51,6 +51,11 @@ def size_text(size_bytes: int) -> str:
         if size < 999.95:
             return f"{size:.1f} {unit}"
     return f"{size / 1000:,.1f} TB"
+
+
+def is_terminal() -> bool:
+    """Tell whether progress is shown: somebody is looking."""
+    return sys.stderr.isatty()
 
 
 def utc_text(time: str | datetime) -> str:

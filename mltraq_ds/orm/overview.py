@@ -10,9 +10,9 @@ import sqlalchemy as sa
 
 from mltraq_ds.orm.index import Index
 from mltraq_ds.orm.rows import NameClaim
-from mltraq_ds.orm.tables import CURRENT, DELETED, experiments, names, runs, stores
+from mltraq_ds.orm.tables import CURRENT, DELETED, experiments, names, records, runs, stores
 
-__all__ = ["Summary", "claims", "count_deleted", "owners", "path_of", "remembered_url", "summaries"]
+__all__ = ["Summary", "claims", "count_deleted", "owners", "path_of", "remembered_url", "single_counts", "summaries"]
 
 _e = experiments.c
 _n = names.c
@@ -23,6 +23,11 @@ _RUNS = (
     sa.select(runs.c.id_experiment, sa.func.count())
     .where(runs.c.store_id == sa.bindparam("of_store"), runs.c.position >= 0)
     .group_by(runs.c.id_experiment)
+)
+_ALONE = (
+    sa.select(records.c.id_experiment, sa.func.count())
+    .where(records.c.store_id == sa.bindparam("of_store"))
+    .group_by(records.c.id_experiment)
 )
 _NAMES = sa.select(_n.name, _n.store_id, _n.id_experiment, _n.claimed_by, _n.claim_intent, _n.claimed_at)
 _DELETED = sa.select(sa.func.count()).where(
@@ -48,6 +53,12 @@ def summaries(index: Index) -> dict[str, Summary]:
         found = connection.execute(_SUMMARIES, {"of_store": index.store_id}).all()
         counts = {row[0]: int(row[1]) for row in connection.execute(_RUNS, {"of_store": index.store_id})}
     return {row[0]: Summary(row[1], row[2], row[3], row[4], counts.get(row[0], 0)) for row in found}
+
+
+def single_counts(index: Index) -> dict[str, int]:
+    """Return how many rows of records that were put alone each experiment has, by id."""
+    with index.database.read() as connection:
+        return {row[0]: int(row[1]) for row in connection.execute(_ALONE, {"of_store": index.store_id})}
 
 
 def owners(index: Index) -> dict[str, NameClaim]:

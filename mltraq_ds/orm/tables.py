@@ -143,7 +143,7 @@ artifacts = sa.Table(
 )
 
 
-def _beside_experiment(name: str, *columns: sa.Column[object]) -> sa.Table:
+def _beside_experiment(name: str, *columns: sa.Column[object] | sa.Index) -> sa.Table:
     return sa.Table(
         name,
         metadata,

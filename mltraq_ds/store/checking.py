@@ -25,6 +25,7 @@ from mltraq_ds.store.intents import Intent
 from mltraq_ds.store.lease import Lease
 from mltraq_ds.store.rebuilding import Progress, each, is_replaced, pins, without_progress
 from mltraq_ds.store.report import Notebook, Report
+from mltraq_ds.store.single_check import check_singles
 from mltraq_ds.store.survey import (
     Folder,
     Survey,
@@ -93,6 +94,7 @@ def check(
     check_artifacts(storage, seen.artifacts, writers.found, rows, found, deep=deep)
     if index is not None:
         check_index(storage, index, examined, found)
+        check_singles(storage, index, seen.folders.values(), found)
         _check_identity(storage, index, found)
     blobs = sum(len(one.generation.blobs) for one in examined if one.generation)
     living = sum(1 for one in examined if one.generation and not one.generation.deleted)

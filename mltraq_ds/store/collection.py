@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
-from mltraq_ds.errors import KeyMissingError
+from mltraq_ds.errors import KeyExistsError, KeyMissingError, MltraqDSError
 from mltraq_ds.storage.base import Storage
 from mltraq_ds.store import descriptors, generations, layout, single_records
 from mltraq_ds.store.generations import Generation, Ident
 
-__all__ = ["Pins", "experiments", "is_replaced", "pins"]
+__all__ = ["Pins", "experiments", "id_by_records", "is_replaced", "mark_anew", "pins"]
 
 #: Versions that count as deleted, by id of the experiment.
 Pins = dict[str, set[Ident]]
@@ -45,7 +46,7 @@ def experiments(storage: Storage) -> dict[str, Generation | None]:
             current.append(generation)
         if generation is not None and not generation.deleted:
             found[generation.id_experiment] = generation
-        elif id_experiment := _id_by_records(storage, folder, generation):
+        elif id_experiment := id_by_records(storage, folder, generation):
             found[id_experiment] = None
     pinned = pins(current)
     replaced = [id_ for id_, one in found.items() if one is not None and is_replaced(one, pinned)]
@@ -60,7 +61,7 @@ def _unfolded(storage: Storage, generation: Generation) -> Iterator[object]:
     return single_records.unfolded(storage, layout.folder_of(generation.id_experiment), generation.folds)
 
 
-def _id_by_records(storage: Storage, folder: str, ended: Generation | None) -> str | None:
+def id_by_records(storage: Storage, folder: str, ended: Generation | None) -> str | None:
     """Return the id of an experiment that has single records only; None if there is none in this folder."""
     if not single_records.keys(storage, folder):
         return None
@@ -69,5 +70,24 @@ def _id_by_records(storage: Storage, folder: str, ended: Generation | None) -> s
     try:
         body = descriptors.from_bytes(storage.read(layout.meta_key(folder)), "folder", layout.meta_key(folder))
     except KeyMissingError:
-        return None  # a folder of the user's own
+        return _id_in_records(storage, folder)
     return str(body["id_experiment"]) if body.get("kind") == "experiment" else None
+
+
+def mark_anew(storage: Storage, folder: str) -> None:
+    """Mark a folder that has records of runs and no mark: somebody was killed who was to put it back."""
+    id_experiment = _id_in_records(storage, folder)
+    if id_experiment is not None:
+        data = layout.meta_bytes(id_experiment, id_experiment, 0)
+        with suppress(KeyExistsError):
+            storage.put(layout.meta_key(folder), [data], size=len(data))
+
+
+def _id_in_records(storage: Storage, folder: str) -> str | None:
+    """Return the id in the records of a folder without a mark; None if it is one of the user's own."""
+    for key in single_records.keys(storage, folder):
+        with suppress(MltraqDSError, KeyMissingError):
+            body = descriptors.from_bytes(storage.read(key), "run", key)
+            if layout.folder_of(str(body.get("id_experiment"))) == folder:
+                return str(body["id_experiment"])
+    return None

@@ -60,7 +60,7 @@ def after_persist(
         on_seam("end_replaced")
         ended = end_replaced(storage, generation)
         on_seam("index")
-        if index is not None and not _tell(index, rows(), intent, ended, label):
+        if index is not None and not _tell(index, rows(), intent, ended, label, generation.folds):
             return False
         on_seam("retire")
         for end in ended:  # first, since nobody else knows of them if somebody replaces us meanwhile
@@ -76,9 +76,9 @@ def after_persist(
     return True
 
 
-def _tell(index: Index, rows: Rows, intent: str, ended: list[Generation], label: str) -> bool:
+def _tell(index: Index, rows: Rows, intent: str, ended: list[Generation], label: str, folds: tuple[str, ...]) -> bool:
     try:
-        index.write(*rows, intent=intent, replaces=[end.id_experiment for end in ended])
+        index.write(*rows, intent=intent, replaces=[end.id_experiment for end in ended], folds=folds)
     except INDEX_ERRORS as error:
         warnings.warn(
             f"{label}, but the database could not be told: {error} Loading by id works; the next session, or "

@@ -39,7 +39,9 @@ def _check(storage: Storage, index: Index, examined: Sequence[Examined], found: 
         for one in examined
         if one.generation and not one.generation.deleted and not is_replaced(one.generation, pinned)
     }
-    rows = overview.summaries(index)
+    # Those without a generation have nothing but records that were put alone, see `single_check`.
+    rows = {id_: row for id_, row in overview.summaries(index).items() if row.generation or id_ in living}
+    alone = overview.single_counts(index)
     if living and not rows and not index.knows_store():
         detail = f"{index.database.url} has never read this store (id {index.store_id}), which is not empty."
         found.add("index drift", detail=detail)
@@ -47,7 +49,7 @@ def _check(storage: Storage, index: Index, examined: Sequence[Examined], found: 
     blobs = _blob_keys(index)
     for id_experiment in sorted(living.keys() | rows.keys()):
         one, row = living.get(id_experiment), rows.get(id_experiment)
-        difference = _difference(one, row, blobs.get(id_experiment, set()))
+        difference = _difference(one, row, blobs.get(id_experiment, set()), alone.get(id_experiment, 0))
         if difference and _is_drift(storage, index, id_experiment, one, row):
             found.add("index drift", _key(one, id_experiment), id_experiment, detail=difference)
     names = overview.owners(index)
@@ -71,8 +73,8 @@ def _blob_keys(index: Index) -> dict[str, set[str]]:
     return found
 
 
-def _difference(one: Examined | None, row: Summary | None, blobs: set[str]) -> str:
-    """Return in words what differs; empty if nothing does."""
+def _difference(one: Examined | None, row: Summary | None, blobs: set[str], alone: int) -> str:
+    """Return in words what differs; empty if nothing does.  Each record put alone may stand for a run."""
     if one is None or one.generation is None:
         return f"The index has generation {row.generation if row else 0}; there is no such experiment."
     generation = one.generation
@@ -82,7 +84,7 @@ def _difference(one: Examined | None, row: Summary | None, blobs: set[str]) -> s
         return f"The index has generation {row.generation}; it is at generation {generation.number}."
     if row.name != generation.name:
         return f"The index has the name {row.name!r}; it is {generation.name!r}."
-    if row.run_rows != row.n_runs or (one.n_runs >= 0 and row.n_runs != one.n_runs):
+    if row.run_rows != row.n_runs or (one.n_runs >= 0 and not one.n_runs - alone <= row.n_runs <= one.n_runs):
         return f"The index has {row.run_rows} runs of {row.n_runs}; the records have {max(one.n_runs, 0)}."
     if blobs != {blob.key for blob in generation.blobs}:
         return f"The index has {len(blobs)} blobs; generation {generation.number} has {len(generation.blobs)} others."

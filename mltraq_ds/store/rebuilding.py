@@ -7,18 +7,19 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
-from mltraq_ds.errors import CorruptRecordError, DamageError, FormatError, UsageError
+from mltraq_ds.errors import CorruptRecordError, DamageError, FormatError, MltraqDSError, UsageError
 from mltraq_ds.objects import Objects
 from mltraq_ds.orm.artifacts import ArtifactIndex
 from mltraq_ds.orm.index import Index
 from mltraq_ds.orm.rebuild import Entry
 from mltraq_ds.storage.base import Storage
-from mltraq_ds.store import generations, layout, reading
+from mltraq_ds.store import collection, generations, layout
 from mltraq_ds.store.artifact_rows import rebuild_artifacts
-from mltraq_ds.store.generations import Generation, Ident
+from mltraq_ds.store.collection import is_replaced, pins
+from mltraq_ds.store.generations import Generation
 from mltraq_ds.store.recovery import recover
 from mltraq_ds.store.report import Notebook, RebuildReport
-from mltraq_ds.store.rows import stored_rows
+from mltraq_ds.store.single_index import collect
 
 __all__ = ["Progress", "each", "is_replaced", "pins", "rebuild_index", "without_progress"]
 
@@ -27,10 +28,9 @@ R = TypeVar("R")
 
 #: Shows how far a loop has come: gets what to loop over and its length, gives the same items.
 Progress = Callable[[Iterable[T], int], Iterable[T]]
-#: A generation and its rows, what keeps them from being read, or None if it has ended meanwhile.
-Read = tuple[Generation, Entry | Exception | None]
-#: Versions that count as deleted, by id of the experiment.
-Pins = dict[str, set[Ident]]
+#: A generation, or the id of an experiment without one; its rows, what keeps them from being read, or None if it has
+#: ended meanwhile.
+Read = tuple[Generation | str, Entry | Exception | None]
 
 _THREADS = 16
 _UNREADABLE = (DamageError, FormatError, UsageError)
@@ -109,49 +109,67 @@ class _Scan:
 
     def __iter__(self) -> Iterator[Entry]:
         living = list(self._living())
-        results: Iterable[Read] = each(self.storage, partial(_read, self.storage), living)
-        for generation, entry in self.progress(results, len(living)):
+        results: Iterable[Read] = each(self.storage, partial(_read, self.storage, self._note_single), living)
+        for one, entry in self.progress(results, len(living)):
             if isinstance(entry, Exception):
-                self._note_record(generation, entry)
+                self._note_record(one, entry)
             elif entry is not None:
                 self.n_experiments += 1
-                self.n_runs += len(entry[1])
+                self.n_runs += sum(1 for row in entry[1] if row.status)  # a deleted one has none
                 self.n_blobs += len(entry[2])
                 yield entry
 
-    def _living(self) -> Iterator[Generation]:
-        """Yield the current generations of all experiments that have not ended, or that of the one."""
+    def _living(self) -> Iterator[Generation | str]:
+        """Yield the current generations of all experiments that have not ended, or that of the one.
+
+        Of an experiment that has only records that were put alone, its id.
+        """
         current = self._current()
-        pinned = pins(current)
-        for generation in current:
-            if generation.deleted or self.id_experiment not in (None, generation.id_experiment):
-                continue
-            if is_replaced(generation, pinned):
-                self.seen.note("replaced", layout.folder_of(generation.id_experiment), generation.id_experiment)
-            else:
+        pinned = pins(one for one in current.values() if one is not None)
+        for folder, generation in current.items():
+            if generation is None or generation.deleted or is_replaced(generation, pinned):
+                id_experiment = self._id_by_records(folder, generation)
+                if generation is not None and not generation.deleted and id_experiment is None:
+                    self.seen.note("replaced", folder, generation.id_experiment)
+                if id_experiment is not None and self.id_experiment in (None, id_experiment):
+                    yield id_experiment
+            elif self.id_experiment in (None, generation.id_experiment):
                 yield generation
 
-    def _current(self) -> list[Generation]:
-        """Return the current generations of all experiments; of the one too, since another may have replaced it."""
-        current: list[Generation] = []
+    def _id_by_records(self, folder: str, ended: Generation | None) -> str | None:
+        try:
+            return collection.id_by_records(self.storage, folder, ended)
+        except _UNREADABLE as error:
+            self.damaged.add(folder)
+            self.seen.add("unreadable record", f"{folder}/runs", detail=str(error))
+            return None
+
+    def _current(self) -> dict[str, Generation | None]:
+        """Return the current generations by folder; all of them, since another experiment may have replaced the one."""
+        current: dict[str, Generation | None] = {}
         folders = layout.experiment_folders(self.storage)
         for folder, found in each(self.storage, partial(_current, self.storage), folders):
             if isinstance(found, Exception):
                 self._note_generation(folder, found)
-            elif found is not None:
-                current.append(found)
+            else:
+                current[folder] = found
         return current
+
+    def _note_single(self, id_experiment: str, error: MltraqDSError) -> None:
+        """Note a record that was put alone and cannot be read: it has no row, the others have theirs."""
+        self.seen.add("unreadable record", f"{layout.folder_of(id_experiment)}/runs", id_experiment, detail=str(error))
 
     def _note_generation(self, folder: str, error: Exception) -> None:
         self.damaged.add(folder)
         if self.id_experiment is None or folder == layout.folder_of(self.id_experiment):
             self.seen.add("unreadable generation", f"{folder}/generations", detail=str(error))
 
-    def _note_record(self, generation: Generation, error: Exception) -> None:
-        folder = layout.folder_of(generation.id_experiment)
+    def _note_record(self, one: Generation | str, error: Exception) -> None:
+        id_experiment = one if isinstance(one, str) else one.id_experiment
+        folder = layout.folder_of(id_experiment)
         self.damaged.add(folder)
-        key = layout.generation_key(folder, generation.number)
-        self.seen.add("unreadable record", key, generation.id_experiment, detail=str(error))
+        key = f"{folder}/runs" if isinstance(one, str) else layout.generation_key(folder, one.number)
+        self.seen.add("unreadable record", key, id_experiment, detail=str(error))
 
 
 def _current(storage: Storage, folder: str) -> tuple[str, Generation | Exception | None]:
@@ -166,47 +184,37 @@ def _current(storage: Storage, folder: str) -> tuple[str, Generation | Exception
         return folder, error
 
 
-def _read(storage: Storage, generation: Generation) -> Read:
+def _read(storage: Storage, note: Callable[[str, MltraqDSError], None], one: Generation | str) -> Read:
     """Return the rows of one experiment, looking again if it is replaced meanwhile; None if it ended."""
+    id_experiment = one if isinstance(one, str) else one.id_experiment
     while True:
         try:
-            return generation, _rows(storage, generation)
+            return one, _rows(storage, one, partial(note, id_experiment))
         except _UNREADABLE as error:
-            _, now = _current(storage, layout.folder_of(generation.id_experiment))
-            if now is None or (isinstance(now, Generation) and now.deleted):
-                return generation, None
-            if isinstance(now, Exception) or now.ident == generation.ident:
-                return generation, error
-            generation = now
+            _, now = _current(storage, layout.folder_of(id_experiment))
+            if isinstance(one, str) or isinstance(now, Exception):
+                return one, error
+            if now is None or now.deleted:
+                return one, None
+            if now.ident == one.ident:
+                return one, error
+            one = now
 
 
-def _rows(storage: Storage, generation: Generation) -> Entry:
-    if not generation.records:
-        raise CorruptRecordError(f"Generation {generation.number} has no record of the experiment.")
-    files = reading.read_records(storage, generation)
+def _rows(storage: Storage, one: Generation | str, on_corrupt: Callable[[MltraqDSError], None]) -> Entry | None:
+    if isinstance(one, Generation) and not one.records:
+        raise CorruptRecordError(f"Generation {one.number} has no record of the experiment.")
+    id_experiment = one if isinstance(one, str) else one.id_experiment
     try:
-        entry = stored_rows(files, generation)
+        entry = collect(storage, id_experiment, on_corrupt)
     except (LookupError, TypeError, ValueError) as error:
         raise CorruptRecordError(
-            f"The records of generation {generation.number} cannot be read because a value in them is not of its form: "
-            f"{error!r:.120}"
+            f"The records of experiment {id_experiment!r:.80} cannot be read because a value in them is not of its "
+            f"form: {error!r:.120}"
         ) from error
-    Index.validate_rows(*entry[:2])  # what this database could not hold must not stop the others
+    if entry is not None:
+        Index.validate_rows(*entry[:2])  # what this database could not hold must not stop the others
     return entry
-
-
-def pins(current: Iterable[Generation]) -> Pins:
-    """Return the versions, by id, that count as deleted because a generation has taken their place."""
-    pinned: Pins = {}
-    for one in current:
-        for pin in one.replaces:
-            pinned.setdefault(pin.id_experiment, set()).add((pin.number, pin.writer))
-    return pinned
-
-
-def is_replaced(generation: Generation, pinned: Pins) -> bool:
-    """Tell whether exactly this version counts as deleted."""
-    return any(generation.stands_on(ident) for ident in pinned.get(generation.id_experiment, ()))
 
 
 def each(storage: Storage, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:

@@ -9,9 +9,9 @@ from typing import Any
 from mltraq_ds.orm.rows import BlobRow, ExperimentRow, RunRow
 from mltraq_ds.store import layout, records
 from mltraq_ds.store.generations import Generation
-from mltraq_ds.store.records import ExperimentContent
+from mltraq_ds.store.records import ExperimentContent, RunContent
 
-__all__ = ["Rows", "index_rows", "stored_rows"]
+__all__ = ["Rows", "index_rows", "run_columns", "stored_rows"]
 
 Rows = tuple[ExperimentRow, list[RunRow], list[BlobRow]]
 
@@ -41,18 +41,20 @@ def index_rows(content: ExperimentContent, tagged: Sequence[Mapping[str, Any]], 
         n_bytes=sum(blob.size for blob in blobs),
         fields=records.plain_text(tagged[0]["fields"]),
     )
-    runs = [
-        RunRow(
-            id_run=run.id_run,
-            status=run.status,
-            exception=str(run.exception.get("message")) if run.exception else None,
-            started_at=_time(run.started),
-            finished_at=_time(run.finished),
-            **{name: records.plain_text(mapping[name]) for name in records.MAPPINGS},
-        )
-        for run, mapping in zip(content.runs, tagged[1:], strict=True)
-    ]
+    runs = [RunRow(**run_columns(run, mapping)) for run, mapping in zip(content.runs, tagged[1:], strict=True)]
     return experiment, runs, blobs
+
+
+def run_columns(run: RunContent, tagged: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of a run; `tagged` has its mappings as tagged JSON."""
+    return {
+        "id_run": run.id_run,
+        "status": run.status,
+        "exception": str(run.exception.get("message")) if run.exception else None,
+        "started_at": _time(run.started),
+        "finished_at": _time(run.finished),
+        **{name: records.plain_text(tagged[name]) for name in records.MAPPINGS},
+    }
 
 
 def stored_rows(files: Sequence[tuple[str, bytes]], generation: Generation) -> Rows:

@@ -32,13 +32,16 @@ def test_public_names_exist():
         _ = mltraq_ds.Nothing
 
 
-def test_type_checkers_see_the_same_names(modules):
+@pytest.mark.parametrize("package", ["mltraq_ds", "mltraq_ds.store"])
+def test_type_checkers_see_the_same_names(modules, package):
     """The table of lazy names and the block for type checkers say the same."""
-    block = next(node for node in modules["mltraq_ds"].body if isinstance(node, ast.If))
+    block = next(node for node in modules[package].body if isinstance(node, ast.If))
     seen = {alias.asname: f"{node.module}.{alias.name}" for node in block.body for alias in node.names}
-    homes = mltraq_ds._HOMES
-    assert seen == {n: home if home == f"mltraq_ds.{n}" else f"{home}.{n}" for n, home in homes.items()}
-    assert mltraq_ds.__all__ == ["__version__", *homes]
+    module = importlib.import_module(package)
+    homes = module._HOMES
+    assert seen == {n: home if home == f"{package}.{n}" else f"{home}.{n}" for n, home in homes.items()}
+    assert [name for name in module.__all__ if name != "__version__"] == list(homes)
+    assert set(dir(module)) == set(module.__all__)
 
 
 def test_all_lists_are_true():

@@ -1,0 +1,80 @@
+"""Checking the rows of what was put one by one against its files, in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mltraq_ds.errors import MltraqDSError
+from mltraq_ds.ids import unescape_name
+from mltraq_ds.orm.failures import INDEX_ERRORS
+from mltraq_ds.orm.index import Index
+from mltraq_ds.storage.base import Stat, Storage
+from mltraq_ds.store import descriptors, layout, single_records
+from mltraq_ds.store.index_lag import Drift, compare, marks_of
+from mltraq_ds.store.report import Notebook
+from mltraq_ds.store.survey import Folder
+
+__all__ = ["check_singles"]
+
+
+def check_singles(storage: Storage, index: Index, folders: Iterable[Folder], found: Notebook) -> None:
+    """Add what the rows of single records and documents say otherwise than their files; by size and time of these."""
+    try:
+        if not index.knows_store():
+            return  # a finding already, or a store without experiments
+        for key in marks_of(storage, index.database.url):
+            detail = "The index has not been told of everything; the next connection catches up."
+            found.add("index drift", key, detail=detail)
+        for folder in folders:
+            if folder.is_marked:
+                _check_folder(storage, index, folder, found)
+    except INDEX_ERRORS as error:
+        if not isinstance(error, MltraqDSError):
+            found.add("unreachable database", detail=f"{index.database.url}: {error}")
+
+
+def _check_folder(storage: Storage, index: Index, folder: Folder, found: Notebook) -> None:
+    id_experiment = _id_of(storage, folder)
+    if id_experiment is None:
+        return
+    try:
+        drift = compare(storage, index, id_experiment, folder.stats)
+        if drift.size and not drift.is_older:  # somebody may have put something since the files were listed
+            drift = compare(storage, index, id_experiment)
+    except MltraqDSError:
+        return  # what cannot be read is a finding of its own
+    drift.changed = [stat for stat in drift.changed if _is_readable(storage, stat)]
+    if drift.size and not drift.is_older:
+        found.add("index drift", f"{folder.name}/runs", id_experiment, detail=_in_words(drift))
+
+
+def _is_readable(storage: Storage, stat: Stat) -> bool:
+    try:
+        return single_records.read(storage, stat.key) is not None
+    except MltraqDSError:
+        return False  # that is a finding of its own
+
+
+def _id_of(storage: Storage, folder: Folder) -> str | None:
+    known = unescape_name(folder.name)
+    if known is not None and layout.folder_of(known) == folder.name:
+        return known
+    try:
+        body = descriptors.from_bytes(
+            storage.read(layout.meta_key(folder.name)), "folder", layout.meta_key(folder.name)
+        )
+    except MltraqDSError:
+        return None
+    return str(body.get("id_experiment"))
+
+
+def _in_words(drift: Drift) -> str:
+    changed = [stat.key for stat in drift.changed]
+    changed += [stat.key for files, _ in drift.documents.values() for stat in files]
+    gone = [*drift.gone, *(name for _, names in drift.documents.values() for name in names)]
+    parts = []
+    if changed:
+        parts.append(f"{len(changed)} files are not in the index as they are, such as {min(changed)}.")
+    if gone:
+        parts.append(f"The index has {len(gone)} that have no file, such as {min(gone)!r:.80}.")
+    return " ".join(parts)

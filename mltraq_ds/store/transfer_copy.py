@@ -1,0 +1,136 @@
+"""Copying one file from one storage to another, verified where it has arrived."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+from mltraq_ds.blob import open_blob
+from mltraq_ds.blob.hashing import crc_of
+from mltraq_ds.errors import ConflictError, CorruptBlobError, DamageError, FormatError, KeyExistsError, KeyMissingError
+from mltraq_ds.storage.base import Source, Storage
+from mltraq_ds.store import descriptors, file_layout, layout
+from mltraq_ds.store.transfer_plan import Item
+
+__all__ = ["copy", "put_mark"]
+
+_STEP = 8 << 20
+
+
+class _Pieces:
+    """The bytes of a source, from the start each time they are asked for."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def __iter__(self) -> Iterator[memoryview]:
+        for start in range(0, self._source.size, _STEP):
+            yield self._source.read(start, min(_STEP, self._source.size - start))
+
+
+def copy(source: Storage, target: Storage, item: Item, *, overwrite: bool) -> bool:
+    """Copy one file; tell whether it had to be copied.
+
+    One that is there already is compared with its source, never trusted by its name or size.
+
+    Raises
+    ------
+    ConflictError
+        If the target has other bytes under this name and may not be overwritten.  They stay.
+    DamageError
+        If the bytes at the source are not those that were written.  Nothing of it stays at the target.
+    StorageError
+        If one of the storages refuses.
+    """
+    opened = source.open(item.key)
+    try:
+        if _is_there(opened, target, item.key):
+            _verify(target, item)
+            return False
+        replace = False
+        while True:
+            try:
+                target.put(item.key, _Pieces(opened), size=opened.size, parents=True, replace=replace)
+                break
+            except KeyExistsError:
+                if replace or not overwrite:
+                    raise ConflictError(
+                        f"{item.key} is at {target.url} with other bytes. Use overwrite=True to replace it."
+                    ) from None
+                replace = True
+        try:
+            if not _is_there(opened, target, item.key):
+                raise CorruptBlobError(f"{item.key} has arrived at {target.url} with other bytes. Copy it again.")
+            _verify(target, item)
+        except (DamageError, FormatError):
+            target.delete(item.key)
+            raise
+        return True
+    finally:
+        opened.close()
+
+
+def _is_there(opened: Source, target: Storage, key: str) -> bool:
+    """Tell whether the target has exactly these bytes."""
+    try:
+        there = target.open(key)
+    except KeyMissingError:
+        return False
+    try:
+        return there.size == opened.size and crc_of(_Pieces(there)) == crc_of(_Pieces(opened))
+    finally:
+        there.close()
+
+
+def _verify(storage: Storage, item: Item) -> None:
+    """Compare what is there with the digest in whatever refers to it.
+
+    The SHA-256 of a blob's index is in the reference, and the CRC-32 of every member in the index: so both are
+    compared, as reading does.  `check(deep=True)` compares the SHA-256 of members too.
+    """
+    reference = item.reference
+    if reference is None:
+        if item.kind == "artifacts":
+            _verify_artifact(storage, item.key)
+        return
+    source = storage.open(reference.key, size=reference.size)
+    try:
+        if item.kind == "blobs":
+            blob = open_blob(source, digest=reference.digest)
+            for member in blob.members:
+                member.verify("crc")
+        elif f"sha256:{_sha256(source)}" != reference.digest:
+            raise CorruptBlobError(f"{item.key} does not verify: its bytes differ from those that were written.")
+    finally:
+        source.close()
+
+
+def _verify_artifact(storage: Storage, entry_key: str) -> None:
+    body = descriptors.from_bytes(storage.read(entry_key), "artifact", entry_key)
+    key = str(body.get("uri"))
+    folder = entry_key.partition("/")[0]
+    if file_layout.entry_of(folder, key) != entry_key:
+        return  # check says what is wrong with it
+    source = storage.open(key)
+    try:
+        if f"sha256:{_sha256(source)}" != body.get("content_hash"):
+            raise CorruptBlobError(f"{key} does not verify: its bytes differ from those that {entry_key} says.")
+    finally:
+        source.close()
+
+
+def _sha256(source: Source) -> str:
+    found = hashlib.sha256()
+    for piece in _Pieces(source):
+        found.update(piece)
+    return found.hexdigest()
+
+
+def put_mark(target: Storage, folder: str, id_experiment: str) -> None:
+    """Mark the folder of an experiment as managed, before anything is in it."""
+    data = layout.meta_bytes(id_experiment, id_experiment, 0)
+    if not target.exists(layout.meta_key(folder)):
+        try:
+            target.put(layout.meta_key(folder), [data], size=len(data), parents=True)
+        except KeyExistsError:
+            return

@@ -1,0 +1,163 @@
+"""What an export of an experiment has to copy, and in which order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from mltraq_ds.errors import ExperimentNotFoundError
+from mltraq_ds.reference import Reference
+from mltraq_ds.storage.base import Stat, Storage
+from mltraq_ds.storage.pointer import blob_of
+from mltraq_ds.store import generations, layout, single_records
+from mltraq_ds.store import references as found_in
+from mltraq_ds.store.generations import Generation
+
+__all__ = ["KINDS", "Item", "Plan", "Selection", "plan_experiment", "plan_rest"]
+
+#: What is counted.
+KINDS = ("runs", "derived", "logs", "results", "manifests", "artifacts", "blobs", "generations", "others")
+
+_FOLDERS = {"derived": "derived", "logs": "logs", "results": "results", "experiments": "manifests"}
+_BLOB = re.compile(r"[0-9a-f]{32}")
+_RECORDS = re.compile(r"runs/[0-9a-f]{32}\.jsonl")
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which parts of an experiment are copied; records, their blobs and generations always are."""
+
+    derived: bool = True
+    logs: bool = True
+    results: bool = True
+    manifests: bool = True
+    artifacts: bool = True
+
+    def takes(self, kind: str) -> bool:
+        """Tell whether files of a kind are copied."""
+        return bool(getattr(self, kind, True))
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One file to copy: what it counts as, and by what its copy is verified beside its bytes."""
+
+    key: str
+    size: int
+    kind: str
+    reference: Reference | None = None
+    counts: int = 1
+
+
+@dataclass
+class Plan:
+    """The files of an experiment, in steps: those of a step may be copied in any order, and refer to earlier ones only.
+
+    Parameters
+    ----------
+    generation : Generation or None
+        The version that is copied.
+    meta : bytes or None
+        The mark of the folder.
+    steps : list of list of Item
+        Bytes first, then what refers to them, the generation last.
+    """
+
+    generation: Generation | None = None
+    meta: bytes | None = None
+    steps: list[list[Item]] = field(default_factory=lambda: [[], [], [], []])
+
+    @property
+    def items(self) -> list[Item]:
+        """All files."""
+        return [item for step in self.steps for item in step]
+
+
+def plan_experiment(storage: Storage, id_experiment: str, wanted: Selection) -> Plan:
+    """Return what is to be copied of an experiment.
+
+    Raises
+    ------
+    ExperimentNotFoundError
+        If there is none.
+    CorruptRecordError
+        If its generation cannot be read.
+    """
+    folder = layout.folder_of(id_experiment)
+    current = generations.current(storage, folder)
+    plan = Plan(generation=current)
+    stats = list(storage.list(folder))
+    by_key = {stat.key: stat for stat in stats}
+    references = {one.key: one for one in (*current.records, *current.blobs)} if current else {}
+    is_living = current is not None and not current.deleted
+    if not is_living and not any(key.startswith(f"{folder}/runs/") and key.endswith(".json") for key in by_key):
+        raise ExperimentNotFoundError(
+            f"No experiment with id {id_experiment!r:.80} is in {storage.url}, so nothing was copied. Use "
+            "list_experiments() to see what is there."
+        )
+    if layout.meta_key(folder) in by_key:
+        plan.meta = storage.read(layout.meta_key(folder))
+    in_singles = _in_singles(storage, folder)
+    for stat in stats:
+        _sort(plan, stat, folder, references, in_singles, wanted)
+    for reference in references.values():  # what is gone is told when it is copied
+        if reference.key not in by_key and f"{reference.key}.remote" not in by_key:
+            plan.steps[0].append(Item(reference.key, reference.size, "blobs", reference))
+    return plan
+
+
+def _in_singles(storage: Storage, folder: str) -> set[str]:
+    """Return the keys of blobs that single records refer to; one that cannot be read is told when it is copied."""
+    found = single_records.unfolded(storage, folder, (), on_corrupt=lambda error: None)
+    return {one.key for single in found if single.body is not None for one in found_in.in_tagged(single.body)}
+
+
+def _sort(
+    plan: Plan,
+    stat: Stat,
+    folder: str,
+    references: dict[str, Reference],
+    in_singles: set[str],
+    wanted: Selection,
+) -> None:
+    rest = stat.key[len(folder) + 1 :]
+    first = rest.partition("/")[0]
+    number = layout.generation_number(folder, stat.key)
+    if rest == layout.META:
+        return
+    if number is not None:
+        is_current = plan.generation is not None and number == plan.generation.number
+        if stat.size:  # an empty one is a commit that never was
+            plan.steps[2 if is_current else 3].append(Item(stat.key, stat.size, "generations"))
+    elif _BLOB.fullmatch(blob_of(rest)) or _RECORDS.fullmatch(rest):
+        # A blob that nothing refers to is an orphan, or somebody's work in progress.
+        key = blob_of(stat.key)
+        if key in references or key in in_singles:
+            reference = references.get(key) if key == stat.key else None
+            kind = "others" if rest.endswith(".jsonl") else "blobs"
+            plan.steps[0].append(Item(stat.key, stat.size, kind, reference))
+    elif first == "runs" and rest.endswith(".json"):
+        plan.steps[1].append(Item(stat.key, stat.size, "runs"))
+    elif first == "artifacts":
+        if wanted.artifacts:
+            is_entry = "/_manifest/" in rest
+            plan.steps[1 if is_entry else 0].append(Item(stat.key, stat.size, "artifacts" if is_entry else "others"))
+    elif wanted.takes(kind := _FOLDERS.get(first, "others")):
+        plan.steps[0].append(Item(stat.key, stat.size, kind))
+
+
+def plan_rest(storage: Storage) -> list[list[Item]]:
+    """Return what a store has beside experiments: saved artifacts, and folders of the user's own."""
+    first: list[Item] = []
+    last: list[Item] = []
+    for folder in [layout.ARTIFACTS, *_own_folders(storage)]:
+        for stat in storage.list(folder):
+            # A version of a saved artifact is there when its file is.
+            is_commit = folder == layout.ARTIFACTS and "/versions/" in stat.key
+            (last if is_commit else first).append(Item(stat.key, stat.size, "others"))
+    return [first, last]
+
+
+def _own_folders(storage: Storage) -> Iterable[str]:
+    return [name for name in layout.experiment_folders(storage) if not storage.exists(layout.meta_key(name))]

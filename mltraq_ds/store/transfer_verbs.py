@@ -1,0 +1,151 @@
+"""Transfer by the verbs that every store has, where one of the two is not made of files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from mltraq_ds.errors import MltraqDSError, TransferError
+from mltraq_ds.store.protocol import SupportsExperimentManifests, SupportsLogListing, SupportsStructuredResults
+from mltraq_ds.store.run_mapping import BLOB_FORMAT
+from mltraq_ds.store.transfer_plan import KINDS, Selection
+from mltraq_ds.store.types import RunRecord
+
+__all__ = ["transfer_by_verbs"]
+
+
+def transfer_by_verbs(
+    source: Any,
+    target: Any,
+    experiment_id: str | None,
+    wanted: Selection,
+    *,
+    overwrite: bool,
+    progress: Callable[[int, int], None] | None,
+) -> dict[str, int]:
+    """Copy run records and what belongs to them; see `export_store`.
+
+    Raises
+    ------
+    TransferError
+        If something could not be copied, such as a value in a blob, which only stores of files can keep.
+    """
+    work = _Verbs(source, target, wanted, overwrite)
+    records = list(source.list_run_records(experiment_id))
+    for done, record in enumerate(records, 1):
+        work.copy_run(record)
+        if progress is not None:
+            progress(done, len(records))
+    for id_ in sorted({record.experiment_id for record in records}):
+        work.attempt(id_, "manifests", lambda id_=id_: work.copy_manifest(id_))  # type: ignore[misc]
+    work.counts["experiments"] = len({record.experiment_id for record in records})
+    if work.failed:
+        first, reason = next(iter(work.failed.items()))
+        raise TransferError(
+            f"{len(work.failed)} things of {len(records)} runs were not copied: {first}: {reason} What was copied "
+            "stays; the same call goes on."
+        )
+    return work.counts
+
+
+class _Verbs:
+    def __init__(self, source: Any, target: Any, wanted: Selection, overwrite: bool) -> None:
+        self.source, self.target, self.wanted, self.overwrite = source, target, wanted, overwrite
+        self.counts = dict.fromkeys(("experiments", *KINDS, "files", "bytes"), 0)
+        self.failed: dict[str, str] = {}
+
+    def attempt(self, what: str, kind: str, work: Callable[[], int]) -> None:
+        """Do one thing and count it; a failure is noted."""
+        try:
+            self.counts[kind] += work()
+        except MltraqDSError as error:
+            self.failed[f"{kind} of {what!r:.80}"] = str(error)
+
+    def copy_run(self, record: RunRecord) -> None:
+        """Copy what belongs to a run, its record last."""
+        run = record.run_id
+        source, target = _scoped(self.source, record), _scoped(self.target, record)
+        for kind in ("artifacts", "derived", "logs", "results"):
+            if self.wanted.takes(kind):
+                copy = getattr(self, f"_copy_{kind}")
+                self.attempt(run, kind, lambda copy=copy: copy(source, target, run))  # type: ignore[misc]
+        self.attempt(run, "runs", lambda: self._copy_record(target, record))
+
+    def _copy_record(self, target: Any, record: RunRecord) -> int:
+        if any(one.format == BLOB_FORMAT for one in record.artifacts):
+            raise TransferError(
+                f"Run {record.run_id!r:.80} has values in blobs, which only stores of files can keep. Export it to one."
+            )
+        there = target.get_run_record(record.run_id)
+        if there == record:
+            return 0
+        if there is not None and not self.overwrite:
+            raise TransferError(f"Run {record.run_id!r:.80} is there and differs. Use overwrite=True to replace it.")
+        target.put_run_record(record)
+        if target.get_run_record(record.run_id) != record:
+            raise TransferError(f"Run {record.run_id!r:.80} came back otherwise than it was put. Look at that store.")
+        return 1
+
+    def _copy_artifacts(self, source: Any, target: Any, run: str) -> int:
+        there = {one.name: one.content_hash for one in target.list_artifacts(run)}
+        count = 0
+        for one in source.list_artifacts(run):
+            if one.format == BLOB_FORMAT or (one.content_hash and there.get(one.name) == one.content_hash):
+                continue
+            target.put_artifact(source.get_artifact(one.uri), replace(one, run_id=run))
+            count += 1
+        return count
+
+    def _copy_derived(self, source: Any, target: Any, run: str) -> int:
+        derived = source.get_derived(run)
+        if derived is None or target.get_derived(run) == derived:
+            return 0
+        target.put_derived(run, derived)
+        return 1
+
+    def _copy_logs(self, source: Any, target: Any, run: str) -> int:
+        count = 0
+        for name in source.list_logs(run) if isinstance(source, SupportsLogListing) else ():
+            content = source.get_log(run, name)
+            if content is not None and target.get_log(run, name) != content:
+                target.put_log(run, name, content)
+                count += 1
+        return count
+
+    def _copy_results(self, source: Any, target: Any, run: str) -> int:
+        if not isinstance(source, SupportsStructuredResults) or not source.list_results(run):
+            return 0
+        if not isinstance(target, SupportsStructuredResults):
+            raise TransferError(f"{type(target).__name__} keeps no results. Use include_results=False.")
+        return sum(1 for _ in _copied_results(source, target, run))
+
+    def copy_manifest(self, experiment_id: str) -> int:
+        """Copy the newest manifest of an experiment."""
+        source, target = (_of_experiment(one, experiment_id) for one in (self.source, self.target))
+        if not self.wanted.manifests or not isinstance(source, SupportsExperimentManifests):
+            return 0
+        manifest = source.get_experiment_manifest(experiment_id)
+        if manifest is None or not isinstance(target, SupportsExperimentManifests):
+            return 0
+        if target.get_experiment_manifest(experiment_id) == manifest:
+            return 0
+        target.put_experiment_manifest(experiment_id, manifest)
+        return 1
+
+
+def _copied_results(source: SupportsStructuredResults, target: SupportsStructuredResults, run: str) -> Iterator[str]:
+    for name in source.list_results(run):
+        found = source.get_result(run, name)
+        if found is not None and target.get_result(run, name) != found:
+            target.put_result(run, name, found["data"], found["dtype"], found["shape"], found["metadata"])
+            yield name
+
+
+def _scoped(store: Any, record: RunRecord) -> Any:
+    return _of_experiment(store, record.experiment_id)
+
+
+def _of_experiment(store: Any, experiment_id: str) -> Any:
+    is_collection = hasattr(store, "scoped") and getattr(store, "experiment_id", None) is None
+    return store.scoped(experiment_id) if is_collection else store
