@@ -44,6 +44,7 @@ def _assigned(assignment: str) -> tuple[str, Any]:
 
 def list_options() -> None:
     """List options, values and their origins.  Secrets are not shown."""
+    options.reload()
     settings = resolve()
     print_table(
         ("option", "value", "from"),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mltraq_ds.errors import AmbiguousNameError, ExperimentNotFoundError, UnknownStoreError
 from mltraq_ds.orm.index import Index
+from mltraq_ds.orm.overview import remembered_url
 from mltraq_ds.storage import Storage
 from mltraq_ds.store import layout
 
@@ -44,10 +45,11 @@ def find(index: Index | None, name: str, store_url: str, database_url: str) -> t
         )
     if ours:
         return ours[0].id_experiment, ours[0].generation
-    if found:
+    if found and index is not None:
+        there = remembered_url(Index(index.database, found[0].store_id)) or "at an unknown place"
         raise ExperimentNotFoundError(
-            f"Experiment {name!r} is in another store (id {found[0].store_id}) than this session's {store_url}. Make a "
-            "session with create_session(store=…) for that one."
+            f"Experiment {name!r} is in another store ({there}, id {found[0].store_id}), not in {store_url}. "
+            "Were database and store changed hand in hand? Make a session with create_session(store=…) for that one."
         )
     if index is not None and index.get(name) is not None:
         raise ExperimentNotFoundError(

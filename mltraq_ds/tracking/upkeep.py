@@ -9,7 +9,6 @@ from typing import Any
 
 from mltraq_ds.errors import DatabaseUnavailableError, MltraqDSError
 from mltraq_ds.objects import Objects
-from mltraq_ds.orm.database import Database
 from mltraq_ds.orm.index import Index
 from mltraq_ds.settings import resolve
 from mltraq_ds.storage import Storage
@@ -17,6 +16,7 @@ from mltraq_ds.store import layout, maintenance
 from mltraq_ds.store.identity import refuse_copy
 from mltraq_ds.store.report import RebuildReport, Report, SweepReport
 from mltraq_ds.store.sweeping import GRACE_S
+from mltraq_ds.tracking.database import Database
 
 __all__ = ["Upkeep"]
 

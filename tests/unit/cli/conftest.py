@@ -1,6 +1,7 @@
 """The command line in this process and in others, on a store of its own in an empty working folder."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -65,3 +66,10 @@ def experiment(session):
 def root():
     """Return the folder of the repository."""
     return ROOT
+
+
+@pytest.fixture
+def unused_port():
+    """Return a port on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]

@@ -1,0 +1,60 @@
+"""The configuration file that `config init` writes: every option with what it means."""
+
+from __future__ import annotations
+
+import json
+
+from mltraq_ds.option_environment import variable_of
+from mltraq_ds.option_table import OPTIONS, has_secret
+from mltraq_ds.resolved import Settings
+
+__all__ = ["toml_text", "unwritable"]
+
+_HEAD = """\
+# Options of mltraq_ds.  A line without "#" in front is in force; the others show the defaults.
+# Arguments, options.ctx, options.set, flags of the command line and variables are stronger than this file.
+# Keep secrets out of it: name a profile, or use the files and variables of the database or the storage.
+"""
+
+
+def unwritable(settings: Settings, *, may_allow_pickle: bool) -> dict[str, str]:
+    """Return the options that are set and must not be written, and why not."""
+    reasons = {name: "it may hold a secret" for name, value in settings.items() if has_secret(name, value)}
+    reasons.update(dict.fromkeys(settings.missing, "it may hold a secret"))
+    if settings["serialization.allow_pickle"] and not may_allow_pickle:
+        reasons["serialization.allow_pickle"] = "a file in the working folder cannot set it"
+    return reasons
+
+
+def toml_text(settings: Settings, *, may_allow_pickle: bool = False) -> str:
+    """Return a commented TOML file; what is not the default in `settings` is in force in it.
+
+    Parameters
+    ----------
+    settings : Settings
+        Values to write.  Those of `unwritable` are left out.
+    may_allow_pickle : bool
+        Whether the file may let pickled values be loaded: not where it may come with somebody else's folder.
+    """
+    left_out = unwritable(settings, may_allow_pickle=may_allow_pickle)
+    parts = [_HEAD, "\n"]
+    group = ""
+    for name, option in OPTIONS.items():
+        if name.partition(".")[0] != group:
+            group = name.partition(".")[0]
+            parts.append(f"[{group}]\n")
+        names = [variable_of(name), *([variable_of(option.alias)] if option.alias else [])]
+        accepts = f"Accepts: {option.expects}. Variable: {' or '.join(dict.fromkeys(names))}."
+        value = option.default if name in left_out else settings[name]
+        mark = "# " if value == option.default else ""
+        said = f"# Not written because {left_out[name]}.\n" if name in left_out else ""
+        parts.append(f"# {option.doc}\n# {accepts}\n{said}{mark}{name[len(group) + 1 :]} = {_value(value)}".rstrip())
+        parts.append("\n\n")
+    return "".join(parts).rstrip() + "\n"
+
+
+def _value(value: object) -> str:
+    if value is None:
+        return ""  # TOML has no word for it; it is a default wherever it is a value
+    # JSON's strings, numbers and words are TOML's, but for one character that TOML wants escaped.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
