@@ -13,6 +13,7 @@ from mltraq_ds.pointed import read_pointer
 from mltraq_ds.reference import Reference
 from mltraq_ds.storage.base import Storage
 from mltraq_ds.store import descriptors, generations, layout, references
+from mltraq_ds.store.beside import check_beside
 from mltraq_ds.store.generations import Generation
 from mltraq_ds.store.intents import Intent
 from mltraq_ds.store.report import Notebook
@@ -70,6 +71,7 @@ def examine(storage: Storage, folder: Folder, writers: Sequence[Intent], *, deep
         return found
     if found.generation is not None and not found.generation.deleted:
         _check_live(storage, folder, found.generation, found, deep=deep)
+    check_beside(storage, folder.name, folder.beside, found, found.id_experiment, deep=deep)
     folded = found.generation.folds if found.generation else ()
     for key in folder.singles:
         _check_single(storage, folder, key, folded, found)
@@ -104,7 +106,10 @@ def _read_generations(storage: Storage, folder: Folder, found: Examined) -> None
 def _is_experiment(storage: Storage, folder: Folder, found: Examined) -> bool:
     """Tell whether a folder without a generation is an experiment's; note what else it is."""
     if folder.meta is None:
-        return True  # an intent names it
+        if folder.has_records:
+            detail = "The mark of a managed folder is gone; the next sweep, or record that is put, gives a new one."
+            found.add("unreadable descriptor", layout.meta_key(folder.name), detail=detail)
+        return True  # an intent names it, or it has records that were put alone
     try:
         body = descriptors.from_bytes(storage.read(folder.meta.key), "folder", folder.meta.key)
     except KeyMissingError:
@@ -228,9 +233,9 @@ def _check_single(storage: Storage, folder: Folder, key: str, folded: Sequence[s
         found.is_unreadable = True
         found.add("unreadable record", key, found.id_experiment, folder.singles[key].size, str(error))
         return
-    if put_id and put_id in folded:
+    found.used.add(key)  # whoever removed one that was folded could meet one that was put just now
+    if put_id in folded:
         return
-    found.used.add(key)
     for reference in inside:
         found.used.add(reference.key)
         if not _is_there(storage, folder, reference, found):
@@ -242,10 +247,10 @@ def _check_single(storage: Storage, folder: Folder, key: str, folded: Sequence[s
 
 
 def _find_orphans(folder: Folder, found: Examined) -> None:
-    files = (*folder.blobs.items(), *folder.pointers.items(), *folder.records.items(), *folder.singles.items())
+    files = (*folder.blobs.items(), *folder.pointers.items(), *folder.records.items())
     for key, stat in files:
         if key not in found.used:
             found.add("orphan", stat.key, found.id_experiment, stat.size, "Nothing refers to it.")
-    if found.generation is None and folder.meta is not None and not found.used:
+    if found.generation is None and folder.meta is not None and not found.used and not folder.beside:
         detail = "A persist was killed before anything was committed here."
         found.add("orphan", folder.meta.key, size_bytes=folder.meta.size, detail=detail)

@@ -19,6 +19,8 @@ __all__ = [
     "entries_folder",
     "entry_key",
     "entry_of",
+    "is_entry",
+    "kind_of",
     "log_key",
     "log_name",
     "logs_prefix",
@@ -32,6 +34,8 @@ __all__ = [
 ARTIFACTS = "artifacts"
 _MAX_PART = 120  # two of them and what is between fit into one segment
 _ARTIFACT = re.compile(r"artifacts/([^/]+)/[0-9a-f]{32}-([^/]+)")
+_ENTRY = re.compile(r"artifacts/[^/]+/_manifest/[^/]+\.json")
+_DOCUMENT = re.compile(r"(?:derived|experiments|results/[^/]+)/[^/]+\.json")
 
 
 def _part(text: str) -> str:
@@ -107,6 +111,17 @@ def entry_of(folder: str, key: str) -> str | None:
     """Return the key of the entry that the bytes of an artifact belong to; None if `key` is no artifact."""
     found = _ARTIFACT.fullmatch(key[len(folder) + 1 :]) if key.startswith(f"{folder}/") else None
     return f"{folder}/{ARTIFACTS}/{found.group(1)}/_manifest/{found.group(2)}.json" if found else None
+
+
+def is_entry(folder: str, key: str) -> bool:
+    """Tell whether a key is that of the entry of an artifact."""
+    return key.startswith(f"{folder}/") and _ENTRY.fullmatch(key[len(folder) + 1 :]) is not None
+
+
+def kind_of(folder: str, key: str) -> str:
+    """Return ``derived``, ``results`` or ``experiments`` if a key is that of such a document, else an empty text."""
+    found = _DOCUMENT.fullmatch(key[len(folder) + 1 :]) if key.startswith(f"{folder}/") else None
+    return found.group(0).partition("/")[0] if found else ""
 
 
 def manifests_prefix(folder: str, experiment_id: str) -> str:

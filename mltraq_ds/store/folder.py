@@ -6,9 +6,9 @@ from contextlib import suppress
 
 from mltraq_ds.errors import KeyExistsError, KeyMissingError
 from mltraq_ds.storage.base import Storage
-from mltraq_ds.store import generations, layout
+from mltraq_ds.store import layout
 
-__all__ = ["make_folder", "unmake_folder"]
+__all__ = ["make_folder", "remove_mark", "unmake_folder"]
 
 _PARTS = ("", "/generations", "/runs")
 
@@ -40,20 +40,24 @@ def unmake_folder(storage: Storage, id_experiment: str, *, is_marked: bool) -> N
     id_experiment : str
         Of the experiment.
     is_marked : bool
-        Whether `make_folder` made the mark.  It is put back if another first writer has committed meanwhile.
+        Whether `make_folder` made the mark.
     """
     folder = layout.folder_of(id_experiment)
     if is_marked:
-        storage.delete(layout.meta_key(folder))
-        there = generations.current(storage, folder)
-        if there is not None:
-            data = layout.meta_bytes(there.id_experiment, there.name, there.number)
-        elif any(True for _ in storage.list(folder)):  # a record, a log …, put beside us; whoever puts looks again too
-            data = layout.meta_bytes(id_experiment, id_experiment, 0)
-        else:
-            data = b""
-        if data:
-            with suppress(KeyExistsError, KeyMissingError):
-                storage.put(layout.meta_key(folder), [data], size=len(data))
+        remove_mark(storage, folder)
     for part in reversed(_PARTS):
         storage.prune(folder + part)
+
+
+def remove_mark(storage: Storage, folder: str) -> None:
+    """Remove `_meta.json`, and put it back if anything else is there: a commit, a record, a log of somebody else.
+
+    Whoever puts something looks for the mark after that; so one of the two sees the other.
+    """
+    key = layout.meta_key(folder)
+    with suppress(KeyMissingError):
+        data = storage.read(key)
+        storage.delete(key)
+        if any(True for _ in storage.list(folder)):
+            with suppress(KeyExistsError):
+                storage.put(key, [data], size=len(data))

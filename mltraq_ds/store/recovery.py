@@ -85,6 +85,8 @@ def finish(objects: Objects, index: Index | None, intent: Intent) -> None:
         if may_come:
             update_index(objects, index, intent.id_experiment, intent.key)  # the fence is a generation too
         if index is not None:
+            if intent.action == "delete" and generations.current(storage, folder) is None:
+                index.remove(intent.id_experiment, intent.number)  # removed by somebody who knows no index
             index.release(intent.name, intent.key)
     elif committed.deleted:
         update_index(objects, index, intent.id_experiment, intent.key)
@@ -125,9 +127,8 @@ def update_index(
         if current.deleted:
             index.remove(id_experiment, current.number)
         else:
-            index.write(
-                *stored_rows(reading.read_records(storage, current), current), intent=intent, replaces=replaces or ()
-            )
+            rows = stored_rows(reading.read_records(storage, current), current)
+            index.write(*rows, intent=intent, replaces=replaces or (), folds=current.folds)
         after = generations.current(storage, folder)
         if after is None or after.ident == current.ident:
             return

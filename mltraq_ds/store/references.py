@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mltraq_ds.blob import open_blob
-from mltraq_ds.errors import CorruptRecordError, MltraqDSError
+from mltraq_ds.errors import MltraqDSError
 from mltraq_ds.pointed import open_anywhere
 from mltraq_ds.reference import Reference
 from mltraq_ds.storage.base import Storage
-from mltraq_ds.store import records
+from mltraq_ds.store import records, single_records
 
 __all__ = ["damage_of_blob", "in_record", "in_single", "in_tagged"]
 
@@ -48,18 +47,11 @@ def in_single(data: bytes, key: str) -> tuple[str, list[Reference]]:
 
     Raises
     ------
-    CorruptRecordError
-        If it is not a JSON object.
+    CorruptRecordError, FormatError
+        If it does not verify.
     """
-    try:
-        body = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise CorruptRecordError(
-            f"{key} cannot be read because it is not JSON ({error!s:.80}). Restore it from a copy."
-        ) from error
-    if not isinstance(body, dict):
-        raise CorruptRecordError(f"{key} cannot be read because it is not an object. Restore it from a copy.")
-    return str(body.get("put_id", "")), list(in_tagged(body))
+    single = single_records.parse(data, key)
+    return single.put_id, list(in_tagged(single.body or {}))
 
 
 def damage_of_blob(

@@ -1,16 +1,20 @@
-"""Survey: what lies in a store, from one listing, sorted by what it is.  Reads no file but intents."""
+"""Survey: what lies in a store, from one listing, sorted by what it is.
+
+Reads no file but intents, and records in a folder without a mark.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from mltraq_ds.errors import InvalidNameError, KeyMissingError, MltraqDSError
 from mltraq_ds.ids import validate_key
 from mltraq_ds.storage.base import Stat, Storage
 from mltraq_ds.storage.pointer import SUFFIX, blob_of
-from mltraq_ds.store import intents, layout
+from mltraq_ds.store import intents, layout, single_records
 from mltraq_ds.store.intents import Intent
 
 __all__ = [
@@ -33,8 +37,6 @@ _RECORDS = re.compile(r"runs/[0-9a-f]{32}\.jsonl")
 _SINGLE = re.compile(r"runs/[^/]+\.json")
 _MOVED = re.compile(r"deleted-[^/]+")
 _MARK = re.compile(r"([^/]+)\.(?:fenced|lease|probe)")
-#: Folders inside that of an experiment, for what is put there beside persist.
-_OTHERS = frozenset(("artifacts", "derived", "logs", "results", "experiments"))
 
 
 def is_being_written(stat: Stat, now: float) -> bool:
@@ -75,6 +77,10 @@ class Folder:
     ----------
     blobs, pointers : dict
         By the key of the blob.
+    beside : list of Stat
+        What is put there beside persist: artifacts, logs …
+    has_records : bool
+        Whether there is no mark, but a record that was put alone.
     """
 
     name: str
@@ -85,7 +91,9 @@ class Folder:
     pointers: dict[str, Stat] = field(default_factory=dict, init=False)
     records: dict[str, Stat] = field(default_factory=dict, init=False)
     singles: dict[str, Stat] = field(default_factory=dict, init=False)
+    beside: list[Stat] = field(default_factory=list, init=False)
     foreign: list[Stat] = field(default_factory=list, init=False)
+    has_records: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         skip = len(self.name) + 1
@@ -103,13 +111,15 @@ class Folder:
                 self.generations[number] = stat
             elif _SINGLE.fullmatch(rest) and is_valid(stat.key):
                 self.singles[stat.key] = stat
-            elif rest.partition("/")[0] not in _OTHERS:
+            elif rest.partition("/")[0] in layout.BESIDE and is_valid(stat.key):
+                self.beside.append(stat)
+            else:
                 self.foreign.append(stat)
 
     @property
     def is_marked(self) -> bool:
-        """Whether it is managed by `persist`, as far as its files say; an intent may say so too."""
-        return self.meta is not None or bool(self.generations)
+        """Whether it is managed, as far as its files say; an intent may say so too."""
+        return self.meta is not None or bool(self.generations) or self.has_records
 
     @property
     def size_bytes(self) -> int:
@@ -157,7 +167,18 @@ def survey(storage: Storage) -> Survey:
             folders.setdefault(first, []).append(stat)
     pending, artifacts = folders.pop(layout.PENDING, []), folders.pop(layout.ARTIFACTS, [])
     sorted_folders = {name: Folder(name, folders[name]) for name in sorted(folders)}
+    for folder in sorted_folders.values():
+        folder.has_records = not folder.is_marked and _has_record(storage, folder)
     return Survey(now, files, sorted_folders, artifacts, pending, unfinished)
+
+
+def _has_record(storage: Storage, folder: Folder) -> bool:
+    """Tell whether a folder without a mark has a record that was put alone: somebody who was to mark it has died."""
+    for key in folder.singles:
+        with suppress(MltraqDSError):
+            if single_records.read(storage, key) is not None:
+                return True
+    return False
 
 
 @dataclass(frozen=True)
@@ -216,6 +237,6 @@ def read_pending(stats: Iterable[Stat]) -> Pending:
             found.moved.setdefault(f"{layout.PENDING}/{first}", []).append(stat)
         elif not inside and (mark := _MARK.fullmatch(first)) and is_valid(stat.key):
             found.marks.append((mark.group(1), stat))
-        elif inside or not first.endswith(".json"):
+        elif inside or not first.endswith((".json", ".behind")):  # the latter are those of `index_lag`
             found.foreign.append(stat)
     return found

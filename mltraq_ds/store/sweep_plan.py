@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from mltraq_ds.errors import CorruptRecordError, DanglingReferenceError, KeyMissingError
 from mltraq_ds.storage.base import Stat, Storage
-from mltraq_ds.store import descriptors, generations, reading, references
+from mltraq_ds.store import beside, descriptors, generations, reading, references
 from mltraq_ds.store.generations import Generation
 from mltraq_ds.store.survey import Folder
 
@@ -25,15 +26,15 @@ class Roots:
         The current one.
     keys : set of str
         Records and blobs that the current version or a record put alone refers to.
-    folded : set of str
-        Records put alone that the current version has taken in.
+    artifacts : set of str
+        Bytes that the entry of an artifact names.
     elsewhere : str
         Kind of a folder that something else than `persist` manages; empty for an experiment.
     """
 
     generation: Generation | None = None
     keys: AbstractSet[str] = frozenset()
-    folded: AbstractSet[str] = frozenset()
+    artifacts: AbstractSet[str] = frozenset()
     elsewhere: str = ""
 
     @property
@@ -94,7 +95,8 @@ def read_roots(storage: Storage, folder: Folder) -> Roots:
                 if now is not None and now.ident == generation.ident:
                     raise
                 continue  # replaced between the two reads
-        return Roots(generation, keys, _read_singles(storage, folder, generation, keys))
+        _read_singles(storage, folder, generation, keys)
+        return Roots(generation, keys, beside.kept_artifacts(storage, folder.name) if folder.beside else frozenset())
 
 
 def _kind_of(storage: Storage, folder: Folder) -> str:
@@ -115,22 +117,28 @@ def _kind_of(storage: Storage, folder: Folder) -> str:
     return ""
 
 
-def _read_singles(storage: Storage, folder: Folder, generation: Generation | None, keys: set[str]) -> set[str]:
-    folds, folded = set(generation.folds if generation else ()), set()
+def _read_singles(storage: Storage, folder: Folder, generation: Generation | None, keys: set[str]) -> None:
+    """Add the current single records.  Folded ones stay too: one that is put now has the same name."""
+    folds = set(generation.folds if generation else ())
     for key in folder.singles:
         try:
             put_id, inside = references.in_single(storage.read(key), key)
         except KeyMissingError:
             continue
-        if put_id and put_id in folds:
-            folded.add(key)
-        else:
+        if put_id not in folds:
             keys.add(key)
             keys.update(reference.key for reference in inside)
-    return folded
 
 
-def plan_folder(folder: Folder, roots: Roots, in_index: AbstractSet[str], before: float, *, has_folders: bool) -> Plan:
+def plan_folder(
+    folder: Folder,
+    roots: Roots,
+    in_index: AbstractSet[str],
+    before: float,
+    *,
+    has_folders: bool,
+    settled: float = math.inf,
+) -> Plan:
     """Choose what goes from a folder that no intent names.
 
     Parameters
@@ -145,21 +153,27 @@ def plan_folder(folder: Folder, roots: Roots, in_index: AbstractSet[str], before
         Only what was changed before this time goes (s since 1970, storage's clock).
     has_folders : bool
         Whether the storage has folders that can be renamed in one step.
+    settled : float
+        Bytes of an artifact go only if they were put before this time: no intent announces them, and their entry comes
+        after them.
     """
     plan = Plan(folder, roots)
     if roots.elsewhere:
         return plan
+    # A fence ends a persist, not what has been put beside it: its folder is never renamed away.
+    is_fenced = roots.generation is not None and roots.generation.deleted and bool(roots.generation.fences)
     if roots.generation is not None and roots.generation.deleted:
         in_index = frozenset()  # rows of an experiment that has ended are behind
-        if has_folders and not roots.keys:
+        if has_folders and not roots.keys and not is_fenced:
             _take_whole(plan, before)
             return plan
     for key, stat in (*folder.blobs.items(), *folder.pointers.items(), *folder.records.items()):
         if key not in roots.keys and key not in in_index:
             _take(plan, "orphan", stat, before)
-    for key in sorted(roots.folded):
-        _take(plan, "folded record", folder.singles[key], before)
-    if roots.generation is not None:
+    for stat in folder.beside:
+        if beside.is_artifact(folder.name, stat.key) and stat.key not in roots.artifacts:
+            _take(plan, "orphan", stat, min(before, settled))
+    if roots.generation is not None and not (is_fenced and has_folders):
         _take_history(plan, roots.generation.number, before)
     elif not roots.keys:
         _take_bare(plan, before, has_folders=has_folders)

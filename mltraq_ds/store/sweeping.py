@@ -18,6 +18,8 @@ from mltraq_ds.storage.base import Stat, Storage
 from mltraq_ds.storage.pointer import blob_of
 from mltraq_ds.store import generations, layout
 from mltraq_ds.store.artifact_check import sweep_artifacts
+from mltraq_ds.store.collection import mark_anew
+from mltraq_ds.store.folder import remove_mark
 from mltraq_ds.store.intents import Intent
 from mltraq_ds.store.lease import Lease
 from mltraq_ds.store.rebuilding import each
@@ -38,6 +40,8 @@ __all__ = ["GRACE_S", "sweep"]
 
 #: What was changed more recently than this stays (s).
 GRACE_S = 86_400.0
+#: The entry of an artifact is put at most so long (s) after its bytes.
+_SETTLED_S = 3600.0
 
 
 def sweep(objects: Objects, index: Index | None, dry_run: bool = True, grace_s: float = GRACE_S) -> SweepReport:
@@ -155,6 +159,8 @@ class _Sweep:
                 self.report.note("at work", folder.name, detail="A writer is at work; nothing is removed there.")
             if folder.name in at_work or folder.is_marked:
                 managed.append(folder)
+                if folder.has_records and not self.dry_run:
+                    mark_anew(self.storage, folder.name)
             else:
                 self.report.note(
                     "self-managed", folder.name, size_bytes=folder.size_bytes, detail=f"{len(folder.stats)} files."
@@ -172,7 +178,14 @@ class _Sweep:
                     f"The sweep was stopped because the database has experiment {rows[folder.name]!r} and there is no "
                     f"generation in {folder.name}. Restore it from a copy; or, if it is to go, use rebuild_index()."
                 )
-            plan = plan_folder(folder, roots, in_index, self.before, has_folders=self.storage.is_local)
+            plan = plan_folder(
+                folder,
+                roots,
+                in_index,
+                self.before,
+                has_folders=self.storage.is_local,
+                settled=seen.now - _SETTLED_S,
+            )
             self._note(plan)
             plans.append(plan)
         plans = [plan for plan in plans if plan.remove]
@@ -220,7 +233,8 @@ class _Sweep:
                 "at work", plan.folder.name, detail="It was persisted meanwhile; nothing is removed there."
             )
             return
-        going = [(kind, stat) for kind, stat in plan.remove if blob_of(stat.key) not in roots.keys]
+        kept = roots.keys | roots.artifacts
+        going = [(kind, stat) for kind, stat in plan.remove if blob_of(stat.key) not in kept]
         self._take(going, roots.generation.id_experiment if roots.generation else "")
         if self.dry_run:
             return
@@ -232,9 +246,10 @@ class _Sweep:
         history = [stat.key for kind, stat in going if kind == "old generation"]
         last = [stat.key for _, stat in going if stat is plan.folder.meta]
         self.storage.delete_many(stat.key for _, stat in going if stat.key not in {*history, *last})
-        for key in (*history, *last):  # in order, one by one
+        for key in history:  # in order, one by one
             self.storage.delete(key)
         if last:
+            remove_mark(self.storage, plan.folder.name)
             self.emptied.append(plan.folder.name)  # but for a write that was killed, which goes later
 
     def _take(self, going: Iterable[tuple[str, Stat]], id_experiment: str = "") -> None:

@@ -11,7 +11,7 @@ from mltraq_ds.objects import Objects
 from mltraq_ds.orm.index import Index
 from mltraq_ds.pointed import read_pointer
 from mltraq_ds.storage import Storage
-from mltraq_ds.store import generations, layout, records
+from mltraq_ds.store import generations, layout, records, single_records
 from mltraq_ds.store.generations import Generation, Ident
 from mltraq_ds.store.plan import Plan
 from mltraq_ds.store.records import ExperimentContent
@@ -77,7 +77,7 @@ def validate(objects: Objects, index: Index | None, content: ExperimentContent, 
     tagged = _add_values(plan, content)
     if index is not None:
         index.validate_rows(*index_rows(content, tagged, None)[:2])
-        _refuse_taken_name(index, content, if_exists)
+        _refuse_taken_name(objects.storage, index, content, if_exists)
     return Valid(seen, parent, plan, tagged)
 
 
@@ -151,7 +151,7 @@ def _add_values(plan: Plan, content: ExperimentContent) -> list[dict[str, Any]]:
     return tagged
 
 
-def _refuse_taken_name(index: Index, content: ExperimentContent, if_exists: str) -> None:
+def _refuse_taken_name(storage: Storage, index: Index, content: ExperimentContent, if_exists: str) -> None:
     claim = index.owner(content.name)
     owner = claim.id_experiment if claim is not None else None
     if claim is None or owner in (None, content.id_experiment):
@@ -167,4 +167,20 @@ def _refuse_taken_name(index: Index, content: ExperimentContent, if_exists: str)
             f"Experiment {content.name!r} cannot take the place of the one of this name (id {owner}) because that "
             "one is "
             "in another store. Use another name, or delete it there."
+        )
+    refuse_beside(storage, owner, content.name)
+
+
+def refuse_beside(storage: Storage, id_experiment: str, name: str) -> None:
+    """Raise `ExperimentExistsError` if an experiment that is to be replaced has what others have put beside it."""
+    folder = layout.folder_of(id_experiment)
+    current = generations.current(storage, folder)
+    keys = [stat.key for place in layout.BESIDE for stat in storage.list(f"{folder}/{place}")]
+    keys += [one.key for one in single_records.unfolded(storage, folder, current.folds if current else ())]
+    if keys:
+        raise ExperimentExistsError(
+            f"Experiment {name!r} cannot take the place of the one of this name (id {id_experiment}) because that one "
+            f"has what a run store has put there, such as {min(keys)}, which would be removed. Load that one and "
+            "persist "
+            "it with if_exists='update'; use another name; or delete it first."
         )

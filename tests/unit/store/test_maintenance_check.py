@@ -174,20 +174,27 @@ def test_single_records(scene):
     """A record that was put alone keeps what it refers to; one that was taken in, or cannot be read, is told."""
     folder = layout.folder_of(scene.first.id_experiment)
     blob = scene.orphan(scene.first)
-    body = {"put_id": "p", "fields": {"ds": {"$ref": [blob, 10, "sha256:" + "0" * 64], "kind": "datastore"}}}
-    single = scene.put(f"{folder}/runs/alone.json", json.dumps(body).encode())
-    assert len(scene.check()) == 0
+    single, put_id = scene.put_alone(
+        scene.first, {"ds": {"$ref": [blob, 10, "sha256:" + "0" * 64], "kind": "datastore"}}
+    )
+    data = scene.session.storage.read(single)
+    assert files(scene) == []
     scene.put(blob, b"longer than that")
-    assert [(one.kind, one.key) for one in scene.check()] == [("corrupt blob", blob)]
+    assert files(scene) == [("corrupt blob", blob)]
     scene.session.storage.delete(blob)
-    assert [(one.kind, one.key) for one in scene.check()] == [("dangling reference", blob)]
+    assert files(scene) == [("dangling reference", blob)]
     for wrong in (b"no json", b"[1]"):
         scene.put(single, wrong)
-        assert [(one.kind, one.key) for one in scene.check()] == [("unreadable record", single)]
-    scene.put(single, json.dumps(body).encode())
+        assert files(scene) == [("unreadable record", single)]
+    scene.put(single, data)
     current = generations.current(scene.session.storage, folder)
-    scene.put(layout.generation_key(folder, 2), replace(current, folds=("p",)).to_bytes())
-    assert [(one.kind, one.key) for one in scene.check()] == [("orphan", single)]
+    scene.put(layout.generation_key(folder, 2), replace(current, folds=(put_id,)).to_bytes())
+    assert files(scene) == []
+
+
+def files(scene):
+    """Return what a check finds about files; the index has not been told of what was put around it."""
+    return [(one.kind, one.key) for one in scene.check() if one.kind != "index drift"]
 
 
 def test_foreign_files(scene):

@@ -315,17 +315,17 @@ def test_young_end_stays_whole(local):
 
 
 def test_single_records(scene):
-    """A record that was put alone keeps what it refers to; one that was taken in goes."""
+    """A record that was put alone keeps what it refers to until it is taken in; it stays itself."""
     folder = layout.folder_of(scene.first.id_experiment)
     blob = scene.orphan(scene.first)
     reference = {"$ref": [blob, 10, "sha256:" + "0" * 64], "kind": "datastore"}
-    body = {"put_id": "p", "fields": {"ds": [reference]}}
-    single = scene.put(f"{folder}/runs/alone.json", json.dumps(body).encode())
+    single, put_id = scene.put_alone(scene.first, {"ds": reference})
     scene.sweep()
     assert {blob, single} <= set(scene.tree())
     current = generations.current(scene.session.storage, folder)
-    scene.put(layout.generation_key(folder, 2), replace(current, folds=("p",)).to_bytes())
-    assert set(swept(scene.sweep())) == {blob, single}
+    scene.put(layout.generation_key(folder, 2), replace(current, folds=(put_id,)).to_bytes())
+    assert set(swept(scene.sweep())) == {blob}
+    assert single in scene.tree()
 
 
 def test_references_of_the_database_are_kept(scene):

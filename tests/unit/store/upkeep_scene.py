@@ -72,6 +72,14 @@ class Scene:
     def orphan(self, experiment):
         return self.put(layout.blob_key(layout.folder_of(experiment.id_experiment), uuid.uuid4()))
 
+    def put_alone(self, experiment, fields):
+        """Put the record of a run alone, around the code under test; return its key and its put id."""
+        body = {"put_id": str(uuid.uuid4()), "id_experiment": experiment.id_experiment, "deleted": False}
+        body |= {"id_run": "alone", "status": "success", "exception": None, "started": None, "finished": None}
+        body |= {"params": {}, "config": {}, "fields": fields}
+        key = layout.run_record_key(layout.folder_of(experiment.id_experiment), "alone")
+        return self.put(key, descriptors.to_bytes("run", body)), body["put_id"]
+
     def intent(self, experiment, *, is_alive=True, action="persist"):
         """Put the intent of a writer on another machine, or of one that is done."""
         intent = Intent(
