@@ -404,13 +404,12 @@ def unmark(w: World, key: str, folder: Folder) -> Steps:
         folder.marked = True
 
 
-def folds_of(w: World, exp: Experiment, base: Gen | None) -> frozenset[str]:
+def folds_of(w: World, exp: Experiment, base: Gen | None, there: frozenset[str]) -> frozenset[str]:
     """What the parent had folded and what was read, as far as the files still say so."""
-    there = set(w.folder(exp.id).singles.values())
     if "fold_all" in w.bad:
-        return frozenset(there)
+        return there
     before = base.folds if base and "forget_folds" not in w.bad else frozenset()
-    return frozenset((before | exp.read) & there)
+    return (before | exp.read) & there
 
 
 def commit(w: World, me: str, exp: Experiment, gen: Gen, keep: frozenset[str]) -> Committing:
@@ -418,7 +417,7 @@ def commit(w: World, me: str, exp: Experiment, gen: Gen, keep: frozenset[str]) -
     key = exp.id
     while True:
         yield
-        folds = folds_of(w, exp, w.current(key))
+        there = frozenset(w.folder(key).singles.values())
         yield
         folder = w.folder(key)
         folder.staged.add(me)  # local: the temporary file whose link is the commit; it pins this folder
@@ -441,7 +440,7 @@ def commit(w: World, me: str, exp: Experiment, gen: Gen, keep: frozenset[str]) -
         if not gen.blobs | gen.records <= folder.files.keys() and "own_unseen" not in w.bad:
             raise Refused("the folder was renamed away with what was written, and made anew")
         gen = replace(gen, ident=((base.ident[0] if base else 0) + 1, me), parent=base.ident if base else None)
-        gen = replace(gen, folds=folds)
+        gen = replace(gen, folds=folds_of(w, exp, base, there))
         if "torn_skip" in w.bad:  # O_EXCL without links: the name first, the bytes later
             while gen.ident[0] in folder.torn | folder.gens.keys():
                 gen = replace(gen, ident=(gen.ident[0] + 1, me))
