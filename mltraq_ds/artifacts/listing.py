@@ -47,13 +47,14 @@ class ArtifactStore(Sequence[Artifact]):
         """Return a table with one row for each version: name, version, when, who keeps it, type, bytes, digest."""
         import pandas as pd
 
-        return pd.DataFrame(
-            [
-                (name_of(row), row.version, row.created_at, row.storage_backend, row.type, row.n_bytes, row.digest)
-                for row in self._rows
-            ],
-            columns=list(_COLUMNS),
-        )
+        # As objects: a name may have characters that pandas' own texts do not hold.
+        names = pd.Series([name_of(row) for row in self._rows], dtype=object)
+        rest = [
+            (row.version, row.created_at, row.storage_backend, row.type, row.n_bytes, row.digest) for row in self._rows
+        ]
+        table = pd.DataFrame(rest, columns=list(_COLUMNS[1:]))
+        table.insert(0, _COLUMNS[0], names)
+        return table
 
     def __repr__(self) -> str:
         lines = [f"{name_of(row)!r}:{row.version} created at {row.created_at:%Y-%m-%d %H:%M:%S}" for row in self._rows]
