@@ -93,6 +93,7 @@ class Leased:
         ValueError
             If the file is shorter than that.
         """
+        _state.files.add(self)  # before the lock is taken: a forked child makes the locks of these anew
         with self._lock:
             if self._is_held and self._is_wanted():
                 raise BlockingIOError("somebody waits to change it")
@@ -101,7 +102,6 @@ class Leased:
                 check()
             mapping = mmap.mmap(self.number, size, access=mmap.ACCESS_COPY, offset=offset, **_UNTRACKED)
             self._mappings.add(mapping)
-            _state.files.add(self)
             _state.mappings[mapping] = self  # the lease lasts as long as the mapping
         return mapping
 
@@ -161,6 +161,9 @@ class _State:
 
     def watch(self) -> int:
         """Return the id of the thread, started when it is first needed."""
+        if not self._is_registered:
+            self._is_registered = True
+            os.register_at_fork(after_in_child=self._after_fork)
         with self._lock:
             if self._thread is None:
                 import mltraq_ds.storage.remapping  # noqa: F401 - not at the moment when it is needed
@@ -169,9 +172,7 @@ class _State:
                 thread = threading.Thread(target=self._run, args=(ready,), name="mltraq_ds-leases", daemon=True)
                 thread.start()
                 ready.wait()
-                if not self._is_registered:
-                    os.register_at_fork(after_in_child=self._after_fork)
-                self._thread, self._is_registered = thread, True
+                self._thread = thread
             return self._thread.native_id or 0
 
     def _run(self, ready: threading.Event) -> None:
