@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mltraq_ds.cli.text import printable, redact
+from mltraq_ds.cli.text import printable
 from mltraq_ds.errors import UsageError
+from mltraq_ds.option_table import redact
 
 if TYPE_CHECKING:
     from mltraq_ds.lake import LakeReport

@@ -85,11 +85,8 @@ def require_intact(source: Source, reference: Reference) -> None:
     CorruptBlobError
         If it is damaged.
     """
-    blob = open_blob(source, digest=reference.digest)
-    if damage := blob.check(deep=False):
+    if damage := open_blob(source, digest=reference.digest).check_crc():
         raise CorruptBlobError(damage[0])
-    for member in blob.members:
-        member.verify("crc")
 
 
 def put_from_remotes(

@@ -77,6 +77,8 @@ class Selection:
         DamageError, FormatError
             If a generation or record cannot be read.
         """
+        if self == Selection():
+            return [Selected(one, list(one.blobs)) for one in _living(storage)]
         place = itertools.count()
         found: list[Selected] = []
         known: set[str] = set()
@@ -126,6 +128,13 @@ class Selection:
         for name, values in mapping.items():
             if not self.keys or name in self.keys:
                 yield from references.in_tagged(values)
+
+
+def _living(storage: Storage) -> Iterator[Generation]:
+    for folder in layout.experiment_folders(storage):
+        generation = generations.current(storage, folder)
+        if generation is not None and not generation.deleted:
+            yield generation
 
 
 def _read(storage: Storage, folder: str) -> tuple[Generation, dict[str, Any], list[dict[str, Any]]] | None:

@@ -8,7 +8,7 @@ import sys
 import pytest
 from lake_scene import RUNS, Files, expected, open_session, values_of
 
-SECRET = "s3cr3t-canary-51"  # noqa: S105 - planted to be looked for
+SECRET = "s3cr3t-canary-51"
 BLOBS = 2 * RUNS + 1
 
 

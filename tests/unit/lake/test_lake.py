@@ -50,7 +50,7 @@ def test_equal_blobs_are_one_object(tmp_path, session, home):
 @pytest.mark.parametrize("damage", ["truncated", "other bytes"])
 @pytest.mark.parametrize("is_known", [True, False])
 def test_wrong_objects_are_repaired(session, home, tmp_path, damage, is_known):
-    """An object whose bytes are wrong is not relied on: by its size, or by reading it where no pointer vouches for it."""
+    """A wrong object is not relied on: by its size, or by reading it where no pointer vouches for it."""
     lake.upload(session, remotes=home.root)
     lake.clone(session, tmp_path / "copy")
     path = max(home.root.iterdir(), key=lambda path: path.stat().st_size)
