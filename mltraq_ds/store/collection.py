@@ -46,7 +46,7 @@ def experiments(storage: Storage) -> dict[str, Generation | None]:
             current.append(generation)
         if generation is not None and not generation.deleted:
             found[generation.id_experiment] = generation
-        elif id_experiment := id_by_records(storage, folder, generation):
+        elif (id_experiment := id_by_records(storage, folder, generation)) is not None:
             found[id_experiment] = None
     pinned = pins(current)
     replaced = [id_ for id_, one in found.items() if one is not None and is_replaced(one, pinned)]
