@@ -58,7 +58,10 @@ def record_to(record: RunRecord) -> dict[str, Any]:
         "exception": error,
         "started": _text_of(record.started_at),
         "finished": _text_of(record.finished_at),
-        "params": tag_values(_named(record.params_resolved, "param", where), f"{where}, params"),
+        "params": {
+            name: tag_values(value, f"{where}, params, {name!r:.80}")
+            for name, value in _named(record.params_resolved, "param", where).items()
+        },
         "config": {},
         "fields": {
             name: _metric(value, name, where) for name, value in _named(record.metrics, "metric", where).items()
