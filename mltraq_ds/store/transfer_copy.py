@@ -9,7 +9,7 @@ from mltraq_ds.blob import open_blob
 from mltraq_ds.blob.hashing import crc_of
 from mltraq_ds.errors import ConflictError, CorruptBlobError, DamageError, FormatError, KeyExistsError, KeyMissingError
 from mltraq_ds.storage.base import Source, Storage
-from mltraq_ds.store import descriptors, file_layout, layout
+from mltraq_ds.store import descriptors, layout, run_mapping
 from mltraq_ds.store.transfer_plan import Item
 
 __all__ = ["copy", "put_mark"]
@@ -107,14 +107,13 @@ def _verify(storage: Storage, item: Item) -> None:
 
 def _verify_artifact(storage: Storage, entry_key: str) -> None:
     body = descriptors.from_bytes(storage.read(entry_key), "artifact", entry_key)
-    key = str(body.get("uri"))
-    folder = entry_key.partition("/")[0]
-    if file_layout.entry_of(folder, key) != entry_key:
-        return  # check says what is wrong with it
-    source = storage.open(key)
+    descriptor = run_mapping.entry_from(body, entry_key)
+    source = storage.open(descriptor.uri)
     try:
-        if f"sha256:{_sha256(source)}" != body.get("content_hash"):
-            raise CorruptBlobError(f"{key} does not verify: its bytes differ from those that {entry_key} says.")
+        if f"sha256:{_sha256(source)}" != descriptor.content_hash:
+            raise CorruptBlobError(
+                f"{descriptor.uri} does not verify: its bytes differ from those that were put. Restore it from a copy."
+            )
     finally:
         source.close()
 

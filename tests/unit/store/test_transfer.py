@@ -1,0 +1,255 @@
+"""Exports between stores: everything arrives, verified, or it is told what did not."""
+
+import json
+import uuid
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mltraq_ds import DataStore, create_session
+from mltraq_ds.errors import ExperimentNotFoundError, TransferError, UsageError
+from mltraq_ds.storage import LocalStorage, open_storage
+from mltraq_ds.store import ArtifactDescriptor, FileStoreConfig, RunRecord, SqliteStoreConfig, export_store
+from mltraq_ds.store.checking import check
+
+COUNTS = {"experiments": 2, "runs": 3, "derived": 1, "logs": 2, "results": 1, "manifests": 1, "artifacts": 1}
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Return the root of a store that has something of everything."""
+    root = tmp_path / "source"
+    with create_session(f"sqlite:///{tmp_path}/source.db", root) as session:
+        persisted = session.create_experiment("digits").add_runs(lr=[0.1, 0.2])
+        for i, run in enumerate(persisted.runs.values()):
+            run.fields.ds = DataStore(weights=np.arange(1000) + i, inner=DataStore(x=np.zeros(500)))
+            run.fields.loss = float("nan")
+        persisted.persist()
+        persisted.runs[next(iter(persisted.runs))].fields.loss = 0.5
+        persisted.persist(if_exists="update")
+        session.io.write(b"mine", "own/folder")
+    store = FileStoreConfig(root=root).connect()
+    store.put_run_record(RunRecord.success("over", persisted.id_experiment, metrics={"a": 1}))
+    scoped = store.scoped("../a:b")
+    for run in ("r/1", "*"):
+        scoped.put_run_record(RunRecord.success(run, "../a:b", metrics={"x": float("inf")}))
+        scoped.put_log(run, "out", "line\n")
+    scoped.put_derived("r/1", {"ratio": 0.25})
+    scoped.put_result("r/1", "table", np.eye(3))
+    scoped.put_experiment_manifest("../a:b", {"grid": (1, 2)})
+    scoped.put_artifact(b"x" * 100_000, ArtifactDescriptor("a", "../../pwn", run_id="r/1", format="bytes"))
+    return root
+
+
+def files_of(place):
+    """Read every file of a store, around the code under test, but for what differs between any two stores."""
+    storage = open_storage(place)
+    keys = [stat.key for stat in storage.list() if not stat.key.startswith(("_pending/", "_store"))]
+    return {key: storage.read(key) for key in keys}
+
+
+def test_there_and_back(source, tmp_path):
+    """File, database with files, object store, file: what comes back is the same, byte by byte, and clean."""
+    indexed = SqliteStoreConfig(connection_string=f"sqlite:///{tmp_path}/two.db", file_root=tmp_path / "two")
+    remote = FileStoreConfig(root=f"memory://{uuid.uuid4().hex}/three")
+    back = tmp_path / "back"
+    counts = export_store(source, indexed)
+    assert {name: counts[name] for name in COUNTS} == COUNTS
+    assert counts["bytes"] == sum(
+        len(data) for key, data in files_of(source).items() if not key.endswith("/_meta.json")
+    )
+    export_store(indexed, remote)
+    export_store(remote, back)
+    assert files_of(source) == files_of(indexed.file_root) == files_of(remote.root) == files_of(back)
+    for place in (indexed.file_root, remote.root, back):
+        assert len(check(open_storage(place), deep=True)) == 0
+    with indexed.connect() as store:
+        assert len(store.check()) == 0
+        assert store.link.database.query("SELECT count(*) AS n FROM mltraq_runs").n.tolist() == [5]
+    with create_session(f"sqlite:///{tmp_path}/back.db", back) as session:
+        session.rebuild_index()
+        experiment = session.load_experiment("digits")
+        last = list(experiment.runs.values())[1]
+        assert last.fields.ds.inner.x.sum() == 0
+        assert last.fields.ds.weights[-1] == 1000
+
+
+def test_one_experiment(source, tmp_path):
+    """One experiment is copied alone, with what is asked for."""
+    counts = export_store(source, tmp_path / "one", experiment_id="../a:b", include_logs=False, include_artifacts=False)
+    assert (counts["runs"], counts["logs"], counts["artifacts"], counts["results"]) == (2, 0, 0, 1)
+    assert FileStoreConfig(root=tmp_path / "one").list_experiments() == ["../a:b"]
+    assert (tmp_path / "one" / "own").exists() is False
+
+
+def test_again_copies_nothing(source, tmp_path):
+    """What is there is compared, not copied; what is missing or was cut is told or copied."""
+    export_store(source, tmp_path / "two")
+    assert set(export_store(source, tmp_path / "two").values()) == {0}
+    key = next(key for key in files_of(source) if key.endswith(".log"))
+    (tmp_path / "two" / key).unlink()
+    assert export_store(source, tmp_path / "two")["files"] == 1
+    blob = max(files_of(source), key=lambda key: len(files_of(source)[key]) * (key.count("/") == 1))
+    cut = tmp_path / "two" / blob
+    cut.chmod(0o600)
+    cut.write_bytes(cut.read_bytes()[:-1])
+    with pytest.raises(TransferError, match=r"other bytes.*overwrite=True"):
+        export_store(source, tmp_path / "two")
+    export_store(source, tmp_path / "two", overwrite=True)
+    assert files_of(source) == files_of(tmp_path / "two")
+
+
+def test_a_newer_version(source, tmp_path):
+    """An older version is replaced only with overwrite, and leaves nothing behind; one of its own is refused."""
+    export_store(source, tmp_path / "two")
+    with create_session(f"sqlite:///{tmp_path}/source.db", source) as session:
+        experiment = session.load_experiment("digits")
+        for run in experiment.runs.values():
+            run.fields.ds = DataStore(weights=np.ones(10))
+        experiment.persist(if_exists="update")
+    with pytest.raises(TransferError, match=r"older version.*overwrite=True"):
+        export_store(source, tmp_path / "two")
+    export_store(source, tmp_path / "two", overwrite=True)
+    assert files_of(source) == files_of(tmp_path / "two")
+    assert len(check(open_storage(tmp_path / "two"), deep=True)) == 0
+    with pytest.raises(TransferError, match="does not know"):
+        export_store(tmp_path / "two", _with_other_version(source, tmp_path), overwrite=True)
+
+
+def _with_other_version(source, tmp_path):
+    with create_session(f"sqlite:///{tmp_path}/source.db", source) as session:
+        session.load_experiment("digits").persist(if_exists="update")
+    return source
+
+
+@pytest.mark.parametrize("kind", ["blob", "artifact", "record", "single"])
+def test_damage_at_the_source_is_not_copied(source, tmp_path, kind):
+    """A flipped byte at the source is told, with its key; nothing that refers to it arrives, the rest does."""
+    keys = {
+        "blob": lambda key: key.count("/") == 1 and len(key.rpartition("/")[2]) == 32,
+        "artifact": lambda key: "/artifacts/" in key and "_manifest" not in key,
+        "record": lambda key: key.endswith(".jsonl"),
+        "single": lambda key: key.endswith("runs/over.json"),
+    }
+    key = next(key for key in files_of(source) if keys[kind](key))
+    path = source / key
+    path.chmod(0o600)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    if kind == "single":
+        export_store(source, tmp_path / "two")  # byte by byte: nothing refers to it by a digest, its own checksum tells
+        assert [one.kind for one in check(open_storage(tmp_path / "two"))] == ["unreadable record"]
+        return
+    with pytest.raises(TransferError, match="were not copied"):
+        export_store(source, tmp_path / "two")
+    report = check(open_storage(tmp_path / "two"), deep=True)
+    assert {one.kind for one in report} <= {"orphan"}
+
+
+def test_interrupted_anywhere(source, tmp_path, monkeypatch):
+    """Stopped at any put, the destination is whole or lacks the experiment, and the same call finishes."""
+    puts = len(files_of(source)) + 3
+    for stop in (1, 2, 5, puts // 2, puts - 3, puts - 1):
+        target = tmp_path / f"stopped-{stop}"
+        left = [stop]
+        put = LocalStorage.put
+
+        def failing(self, key, *args, put=put, left=left, **more):
+            left[0] -= 1
+            if left[0] < 0:
+                raise OSError(28, "No space left on device")
+            return put(self, key, *args, **more)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(LocalStorage, "put", failing)
+            with pytest.raises((TransferError, OSError)):
+                export_store(source, target)
+        if (target / "_store.json").exists():
+            assert {one.kind for one in check(open_storage(target), deep=True)} <= {"orphan", "unreadable descriptor"}
+        export_store(source, target)
+        assert files_of(source) == files_of(target), stop
+
+
+def test_refusals(source, tmp_path):
+    """What cannot work is refused: no such experiment, onto itself, two scopes."""
+    with pytest.raises(ExperimentNotFoundError, match="nothing was copied"):
+        export_store(source, tmp_path / "two", experiment_id="none")
+    with pytest.raises(UsageError, match="onto itself"):
+        export_store(source, source)
+    with pytest.raises(UsageError, match="scoped to 'b'"):
+        export_store(source, FileStoreConfig(root=tmp_path / "two", experiment_id="b"), experiment_id="a")
+    assert not (tmp_path / "two").exists()
+
+
+class Memory:
+    """A custom store: everything in dictionaries."""
+
+    def __init__(self):
+        self.records, self.derived, self.logs, self.blobs, self.entries = {}, {}, {}, {}, {}
+
+    def put_run_record(self, record):
+        self.records[record.run_id] = record
+
+    def get_run_record(self, run_id):
+        return self.records.get(run_id)
+
+    def list_run_records(self, experiment_id=None):
+        return [one for one in self.records.values() if experiment_id in (None, one.experiment_id)]
+
+    def run_exists(self, run_id):
+        return run_id in self.records
+
+    def put_artifact(self, data, descriptor):
+        uri = f"{descriptor.run_id}/{descriptor.name}"
+        self.blobs[uri] = data if isinstance(data, bytes) else Path(data).read_bytes()
+        self.entries[uri] = descriptor
+        return descriptor
+
+    def get_artifact(self, uri):
+        return self.blobs[uri]
+
+    def list_artifacts(self, run_id):
+        return [replace(one, uri=uri) for uri, one in self.entries.items() if one.run_id == run_id]
+
+    def put_derived(self, run_id, derived):
+        self.derived[run_id] = dict(derived)
+
+    def get_derived(self, run_id):
+        return self.derived.get(run_id)
+
+    def derived_exists(self, run_id):
+        return run_id in self.derived
+
+    def put_log(self, run_id, name, content, label=None):
+        self.logs[run_id, name] = content
+
+    def get_log(self, run_id, name):
+        return self.logs.get((run_id, name))
+
+
+def test_a_custom_store(source, tmp_path):
+    """A store of another kind gets, and gives back, what its verbs can say; what they cannot is told."""
+    custom = Memory()
+    with pytest.raises(TransferError, match="keeps no results"):
+        export_store(source, custom, experiment_id="../a:b")
+    counts = export_store(source, custom, experiment_id="../a:b", include_results=False)
+    assert counts["experiments"] == 1
+    assert sorted(custom.records) == ["*", "r/1"]
+    assert custom.derived == {"r/1": {"ratio": 0.25}}
+    assert list(custom.blobs.values()) == [b"x" * 100_000]
+    back = FileStoreConfig(root=tmp_path / "back")
+    assert export_store(custom, back)["runs"] == 2
+    assert repr(back.connect().list_run_records()) == repr(sorted(custom.list_run_records(), key=lambda r: r.run_id))
+    with pytest.raises(TransferError, match="values in blobs"):
+        export_store(source, custom, include_results=False)
+
+
+def test_progress_and_json(source, tmp_path):
+    """Progress is told file by file, and the counts are numbers that JSON takes."""
+    seen = []
+    counts = export_store(source, tmp_path / "two", progress_callback=lambda *at: seen.append(at))
+    assert seen[-1][0] == seen[-1][1] == counts["files"]
+    assert json.loads(json.dumps(counts)) == counts
