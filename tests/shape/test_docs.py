@@ -5,6 +5,7 @@ import inspect
 import re
 
 from mltraq_ds import errors
+from mltraq_ds.option_environment import variable_of
 from mltraq_ds.option_table import OPTIONS
 
 
@@ -22,8 +23,12 @@ def test_every_option_is_documented(root):
     rows = [
         f"| `{option.name}` | `{option.default!r}` | {option.expects} | {option.doc} |" for option in OPTIONS.values()
     ]
+    names = [
+        f"| `{variable_of(option.name)}` | `{option.name}` | {f'`{option.alias}`' if option.alias else ''} |"
+        for option in OPTIONS.values()
+    ]
     page = (root / "docs/reference/options.md").read_text()
-    assert re.findall(r"^\| `.*$", page, re.MULTILINE) == rows
+    assert re.findall(r"^\| `.*$", page, re.MULTILINE) == rows + names
 
 
 def test_every_dependency_has_a_reason(root):
