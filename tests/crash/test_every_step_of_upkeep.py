@@ -27,7 +27,7 @@ from test_every_step import FAULTS, SOAK, as_of_an_ended_process, attempt
 
 from mltraq_ds import DataStoreIO, options
 from mltraq_ds.errors import MltraqDSError
-from mltraq_ds.store import lease
+from mltraq_ds.store import lease, survey
 from mltraq_ds.testing import Callback, FaultStorage, Kill
 from mltraq_ds.tracking import Session
 
@@ -107,8 +107,9 @@ def tree(scene: Scene) -> dict[str, bytes]:
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
-    """Let leases end at once, and draw no bars."""
+    """Let leases end at once and no moment be too short for sweep, and draw no bars."""
     monkeypatch.setattr(lease, "LEASE_S", 0.0)
+    monkeypatch.setattr(survey, "_MOMENT_S", 0.0)  # half an intent that is younger might become one
     with options.ctx({"tqdm.disable": True}):
         yield
 
