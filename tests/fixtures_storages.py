@@ -213,12 +213,13 @@ def azurite(tmp_path_factory):
 @pytest.fixture(scope="session")
 def gcs(tmp_path_factory):
     """Start the emulator of Google Cloud Storage, which overwrites whatever the condition."""
-    gcsfs = pytest.importorskip("gcsfs")
     (port,) = free_ports(1)
     server = Server(port, {"endpoint_url": f"http://127.0.0.1:{port}", "token": "anon", "project": "test"})
     command = [program("gcp-storage-emulator"), "start", "--host", "127.0.0.1", "--port", str(port), "--in-memory"]
     with pytest.MonkeyPatch.context() as patch:
+        # Read when it is imported: it would ask Google of what kind the bucket is.
         patch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+        gcsfs = pytest.importorskip("gcsfs")
         with running(command, tmp_path_factory.mktemp("gcs"), lambda: http_answers(server.url)):
             gcsfs.GCSFileSystem(**server.options, skip_instance_cache=True).mkdir("mltraq")
             yield server

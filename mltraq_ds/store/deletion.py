@@ -5,14 +5,20 @@ from __future__ import annotations
 import uuid
 import warnings
 
-from mltraq_ds.errors import ExperimentNotFoundError, IndexBehindWarning, LeftoversWarning, MltraqDSError
+from mltraq_ds.errors import (
+    ConcurrentPersistError,
+    ExperimentNotFoundError,
+    IndexBehindWarning,
+    LeftoversWarning,
+    MltraqDSError,
+)
 from mltraq_ds.objects import Objects
 from mltraq_ds.orm.failures import INDEX_ERRORS
 from mltraq_ds.orm.index import Index
 from mltraq_ds.store import generations, layout, single_records
 from mltraq_ds.store.follow_up import remove_intent
 from mltraq_ds.store.generations import Generation
-from mltraq_ds.store.intents import Intent, Keeper
+from mltraq_ds.store.intents import Intent, Keeper, refuse_others
 from mltraq_ds.store.retire import end_experiment, remove_beside, remove_files
 
 __all__ = ["delete"]
@@ -30,6 +36,8 @@ def delete(objects: Objects, index: Index | None, id_experiment: str) -> Generat
     ------
     ExperimentNotFoundError
         If it is not there, or somebody else deleted it first.
+    ConcurrentPersistError
+        If another writer is at work on it, where the storage does not decide between two.  Nothing was changed.
     StorageError
         If the end could not be committed.  Nothing was changed.
 
@@ -56,12 +64,13 @@ def delete(objects: Objects, index: Index | None, id_experiment: str) -> Generat
     )
     with Keeper(storage, intent) as keeper:
         try:
+            refuse_others(storage, intent)
             ended = end_experiment(storage, id_experiment, intent.writer)
             if ended is None or ended.writer != intent.writer:
                 raise ExperimentNotFoundError(
                     f"Experiment {intent.name!r} (id {id_experiment}) was deleted by another process meanwhile."
                 )
-        except ExperimentNotFoundError:
+        except (ConcurrentPersistError, ExperimentNotFoundError):
             remove_intent(storage, intent, f"Experiment {intent.name!r} is deleted")
             raise
         except BaseException:

@@ -16,7 +16,7 @@ from functools import lru_cache
 from types import TracebackType
 from typing import Any
 
-from mltraq_ds.errors import CorruptRecordError, FormatError, KeyMissingError, MltraqDSError
+from mltraq_ds.errors import ConcurrentPersistError, CorruptRecordError, FormatError, KeyMissingError, MltraqDSError
 from mltraq_ds.storage.base import Storage
 from mltraq_ds.store import descriptors, layout
 
@@ -31,6 +31,7 @@ __all__ = [
     "is_surely_dead",
     "list_intents",
     "read_intent",
+    "refuse_others",
     "remove_intent",
 ]
 
@@ -202,6 +203,28 @@ def list_intents(storage: Storage, on_unreadable: Callable[[MltraqDSError], None
                     raise
                 on_unreadable(error)
     return intents
+
+
+def refuse_others(storage: Storage, mine: Intent) -> None:
+    """Keep writers of one experiment apart where the storage does not decide which of two was first.
+
+    Called when `mine` is written.  Each of two writers at work then sees the note of the other, so at most one goes on;
+    both may be refused.  A writer that sleeps longer than a lease between its last look and its commit is not stopped.
+
+    Raises
+    ------
+    ConcurrentPersistError
+        If another writer of the experiment is at work.  Nothing was changed.
+    """
+    if storage.creates_if_absent:
+        return
+    for other in list_intents(storage):
+        if other.writer != mine.writer and other.id_experiment == mine.id_experiment and is_alive(storage, other):
+            raise ConcurrentPersistError(
+                f"Experiment {mine.name!r} (id {mine.id_experiment}) was left as it is because another writer is at "
+                f"work on it (intent {other.key}, since {other.created}), and {storage.url} does not decide which of "
+                "two is first. Wait until it has finished, then reload() and try again."
+            )
 
 
 def remove_intent(storage: Storage, intent: Intent) -> None:

@@ -58,18 +58,10 @@ def validate(objects: Objects, index: Index | None, content: ExperimentContent, 
     ConcurrentPersistError
         If somebody has persisted or deleted the experiment since `base`.
     StorageError
-        If storage or database do not answer.
+        If storage or database do not answer, or if the storage is only read.
     """
     if if_exists not in ("fail", "replace", "update"):
         raise UsageError(f"if_exists={if_exists!r} is unknown. Use 'fail', 'replace' or 'update'.")
-    if not objects.storage.creates_if_absent:
-        raise UsageError(
-            f"Experiment {content.name!r} cannot be persisted to {objects.storage.url} because that storage does not "
-            "decide "
-            "which of two writers was first, so one could lose the other's work. Use a folder or memory://; files "
-            "of your "
-            "own (DataStoreIO) work there."
-        )
     folder = layout.folder_of(content.id_experiment)
     seen = generations.current(objects.storage, folder)
     parent = _parent(seen, content, base, if_exists)

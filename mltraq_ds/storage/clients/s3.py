@@ -10,7 +10,7 @@ from typing import Any
 
 from fsspec.asyn import sync
 
-from mltraq_ds.errors import StorageError
+from mltraq_ds.errors import KeyMissingError, StorageError
 from mltraq_ds.storage.base import TEMPORARY, Stat
 from mltraq_ds.storage.body import Body
 from mltraq_ds.storage.clients.base import Client
@@ -203,7 +203,7 @@ class S3Client(Client):
             try:
                 answer = self._listed("list_multipart_uploads", prefix, {"Prefix": start, **more})
             except StorageError as error:
-                if "does not offer that" not in str(error):
+                if not isinstance(error, KeyMissingError) and "does not offer that" not in str(error):
                     raise
                 return  # not every service that speaks S3 lists uploads; those remove them by themselves
             for found in answer.get("Uploads", ()):

@@ -680,8 +680,8 @@ def test_rebuilding_forgets_nothing_that_may_be_all_that_is_left(session, tmp_pa
     assert fine.reload().runs
 
 
-def test_a_storage_that_cannot_decide_is_refused(tmp_path):
-    """Where two writers could both believe to be first, nothing is persisted."""
+def test_a_storage_that_cannot_decide_keeps_writers_apart(tmp_path):
+    """Where the storage does not say who was first, the second of two writers at work is refused, also to delete."""
     from mltraq_ds.storage import LocalStorage
 
     class Undecided(LocalStorage):
@@ -689,7 +689,37 @@ def test_a_storage_that_cannot_decide_is_refused(tmp_path):
         def creates_if_absent(self):
             return False
 
+        meanwhile = None
+
+        def put(self, key, *arguments, **more):
+            meanwhile, self.meanwhile = self.meanwhile, None
+            if meanwhile and "/generations/" in key:
+                meanwhile()
+            else:
+                self.meanwhile = meanwhile
+            super().put(key, *arguments, **more)
+
     session = create_session(url=f"sqlite:///{tmp_path}/x.db", store=Undecided(tmp_path / "store"))
-    with pytest.raises(UsageError, match="does not decide which of two writers was first"):
-        make(session).persist()
-    assert session.io.write(b"x", "mine").read() == b"x"
+    experiment = make(session, x=1).persist()
+    other = create_session(url=f"sqlite:///{tmp_path}/other.db", store=session.storage)
+    other.rebuild_index()
+    second, refusals = other.load_experiment("e"), []
+
+    def meddle():
+        for action in (lambda: second.persist(if_exists="update"), second.delete):
+            with pytest.raises(ConcurrentPersistError, match="another writer is at work") as refused:
+                action()
+            refusals.append(refused.value)
+
+    experiment.fields.x = 2
+    session.storage.meanwhile = meddle
+    experiment.persist(if_exists="update")
+    assert len(refusals) == 2
+    second = second.reload()
+    assert second.fields.x == 2
+    second.fields.x = 3
+    second.persist(if_exists="update")
+    experiment = experiment.reload()
+    assert experiment.fields.x == 3
+    experiment.delete()
+    assert not list((tmp_path / "store" / "_pending").iterdir())
