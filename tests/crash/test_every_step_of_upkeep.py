@@ -208,9 +208,9 @@ def test_the_nth_operation_of_a_copy(template, tmp_path, monkeypatch, fault):
     strike_each(lambda n: template.copy_to(tmp_path / f"{n}"), COPY, FAULTS[fault], look, monkeypatch)
 
 
-@pytest.mark.parametrize("fault", ways("short-write"))
+@pytest.mark.parametrize(("fault", "step"), [("short-write", 3), *(pytest.param(way, 1, marks=SOAK) for way in FAULTS)])
 @pytest.mark.parametrize("name", list(ACTIONS))
-def test_what_a_failed_write_leaves_is_swept(template, tmp_path, monkeypatch, name, fault):
+def test_what_a_failed_write_leaves_is_swept(template, tmp_path, monkeypatch, name, fault, step):
     """After any failure of a persist or delete, sweep without grace removes every orphan and nothing else."""
     action = ACTIONS[name]
 
@@ -218,7 +218,6 @@ def test_what_a_failed_write_leaves_is_swept(template, tmp_path, monkeypatch, na
         check_promise(scene, action, goes_on=False)
         swept(scene)
 
-    step = 1 if fault != "short-write" else 3
     strike_each(lambda n: template.copy_to(tmp_path / f"{n}"), action, FAULTS[fault], look, monkeypatch, step)
 
 
