@@ -99,7 +99,7 @@ def _check_artifact(
     size = entry.size_bytes or 0
     if stat is None and not storage.exists(entry.uri):
         detail = f"It is artifact {entry.name!r:.80} of run {entry.run_id!r:.80}, and it is gone."
-        found.add("dangling reference", entry.uri, experiment, size, detail)
+        found.add("dangling reference", entry.uri, experiment, detail=detail)
     elif stat is not None and stat.size != size:
         found.add("corrupt blob", entry.uri, experiment, size, f"It has {stat.size} bytes, and {size} were written.")
     elif deep and _digest(storage, entry.uri) != entry.content_hash:

@@ -106,7 +106,7 @@ def _read_generations(storage: Storage, folder: Folder, found: Examined) -> None
 def _is_experiment(storage: Storage, folder: Folder, found: Examined) -> bool:
     """Tell whether a folder without a generation is an experiment's; note what else it is."""
     if folder.meta is None:
-        if folder.has_records:
+        if folder.singles:
             detail = "The mark of a managed folder is gone; the next sweep, or record that is put, gives a new one."
             found.add("unreadable descriptor", layout.meta_key(folder.name), detail=detail)
         return True  # an intent names it, or it has records that were put alone

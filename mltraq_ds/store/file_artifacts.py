@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -13,6 +14,7 @@ from mltraq_ds.errors import (
     CorruptBlobError,
     DanglingReferenceError,
     KeyMissingError,
+    MltraqDSError,
     NotFoundError,
     StaleReferenceError,
     StorageError,
@@ -113,16 +115,16 @@ class FileArtifacts(FileScope):
             key = file_layout.artifact_key(folder, run_id, name)
             self.storage.put(key, content, size=content.size, parents=True)
             new = replace(descriptor, uri=key, content_hash=content.digest, size_bytes=content.size)
+            if descriptor.content_hash not in (None, content.digest):
+                self.storage.delete(key)
+                raise ValueChangedError(
+                    f"Artifact {name!r:.80} of run {run_id!r:.80} was not put because its bytes have {content.digest} "
+                    f"and {descriptor.content_hash} was announced. Read it again at its source."
+                )
             try:
-                if descriptor.content_hash not in (None, content.digest):
-                    raise ValueChangedError(
-                        f"Artifact {name!r:.80} of run {run_id!r:.80} was not put because its bytes have "
-                        f"{content.digest} "
-                        f"and {descriptor.content_hash} was announced. Read it again at its source."
-                    )
                 self._put(entry, descriptors.to_bytes("artifact", {"descriptor": run_mapping.descriptor_to(new)}))
             except BaseException:
-                self.storage.delete(key)
+                self._undo(entry, key)
                 raise
             done[:] = [new]
             if before is not None and before.uri != key:
@@ -131,6 +133,13 @@ class FileArtifacts(FileScope):
 
         self._write(put)
         return done[0]
+
+    def _undo(self, entry: str, key: str) -> None:
+        """Remove bytes that no entry names; if that is not certain they stay, and sweep finds out."""
+        with suppress(MltraqDSError):  # another error is on its way
+            there = self._entry(entry) if self.storage.is_local else None
+            if self.storage.is_local and (there is None or there.uri != key):
+                self.storage.delete(key)
 
     def get_artifact(self, uri: str) -> bytes:
         """Return the bytes of an artifact, verified.

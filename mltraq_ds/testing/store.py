@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -167,11 +168,11 @@ class StoreConformance(BesideConformance):
         assert found.keys() == {"shared", *(f"{n}-{i}" for n in range(self.racers) for i in range(5))}
         assert found["shared"] == full_record("shared", metrics={"of": found["shared"].metrics["of"]})
 
-    def _put_some(self, store: object, number: int) -> None:
+    def _put_some(self, store: Any, number: int) -> None:
         own = self.make_store() if number % 2 else store
         for i in range(5):
-            own.put_run_record(full_record(f"{number}-{i}"))  # type: ignore[attr-defined]
-            own.put_run_record(full_record("shared", metrics={"of": number}))  # type: ignore[attr-defined]
+            own.put_run_record(full_record(f"{number}-{i}"))
+            own.put_run_record(full_record("shared", metrics={"of": number}))
 
     def test_capabilities(self) -> None:
         """A store says what it can by the protocols that it fulfils."""

@@ -113,9 +113,10 @@ class BesideConformance(StoreHooks):
         with pytest.raises(CorruptBlobError), self.make_store().open_artifact(uri) as stream:
             stream.read()
         self.damage("_manifest/x.json")
-        for reader in (lambda: self.make_store().get_artifact(uri), lambda: self.make_store().list_artifacts("run-1")):
-            with pytest.raises(CorruptRecordError):
-                reader()
+        with pytest.raises(CorruptRecordError):
+            self.make_store().get_artifact(uri)
+        with pytest.raises(CorruptRecordError):
+            self.make_store().list_artifacts("run-1")
 
     def test_derived(self) -> None:
         """Derived metrics come back as they were put last, with their types; a damaged file is raised."""
