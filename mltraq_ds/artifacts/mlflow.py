@@ -38,7 +38,8 @@ __all__ = ["MLflowBackend"]
 T = TypeVar("T")
 
 _LOCK = threading.RLock()
-_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_RUN_ID")
+_QUIET = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
+_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_RUN_ID", _QUIET)
 _MODEL_URI = re.compile(r"models:/(m-[0-9a-f]{32})|runs:/([0-9a-f]{32})/[\w][\w /-]*")
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _EXPERIMENT = "Default"
@@ -268,6 +269,8 @@ def _uris(mlflow: Any, tracking: str, registry: str | None, *, is_users: bool) -
     environment = {name: os.environ.get(name) for name in _VARIABLES}
     try:
         os.environ.pop("MLFLOW_RUN_ID", None)  # else that run would be taken up, and ended
+        if without_secrets(tracking) != tracking:
+            os.environ[_QUIET] = "true"  # else MLflow prints the URI of the run, with the password
         if not is_users:
             mlflow.set_tracking_uri(tracking)
         if registry is not None or not is_users:
