@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import suppress
 
 from mltraq_ds.errors import KeyExistsError, KeyMissingError, MltraqDSError
@@ -10,7 +10,7 @@ from mltraq_ds.storage.base import Storage
 from mltraq_ds.store import descriptors, generations, layout, single_records
 from mltraq_ds.store.generations import Generation, Ident
 
-__all__ = ["Pins", "experiments", "id_by_records", "is_replaced", "mark_anew", "pins"]
+__all__ = ["Pins", "experiments", "id_by_records", "is_replaced", "mark_anew", "pins", "unlisted"]
 
 #: Versions that count as deleted, by id of the experiment.
 Pins = dict[str, set[Ident]]
@@ -72,6 +72,18 @@ def id_by_records(storage: Storage, folder: str, ended: Generation | None) -> st
     except KeyMissingError:
         return _id_in_records(storage, folder)
     return str(body["id_experiment"]) if body.get("kind") == "experiment" else None
+
+
+def unlisted(storage: Storage, known: Container[str]) -> dict[str, int]:
+    """Return id and number of runs of the experiments that have records only and whose folder is not known."""
+    found = {}
+    for folder in layout.experiment_folders(storage):
+        if folder not in known and (numbered := single_records.keys(storage, folder)):
+            current = generations.current(storage, folder)
+            if current is None or current.deleted:
+                id_experiment = id_by_records(storage, folder, current)
+                found.update({id_experiment: len(numbered)} if id_experiment is not None else {})
+    return found
 
 
 def mark_anew(storage: Storage, folder: str) -> None:

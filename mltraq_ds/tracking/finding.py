@@ -9,7 +9,7 @@ from mltraq_ds.errors import AmbiguousNameError, ExperimentNotFoundError, Unknow
 from mltraq_ds.orm.index import Index
 from mltraq_ds.orm.overview import remembered_url
 from mltraq_ds.storage import Storage
-from mltraq_ds.store import layout
+from mltraq_ds.store import collection, layout
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,18 +91,21 @@ def _nearest(index: Index | None, name: str) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
-def listed(index: Index | None) -> pd.DataFrame:
-    """Return the table of `Session.ls`."""
+def listed(index: Index | None, storage: Storage) -> pd.DataFrame:
+    """Return the table of `Session.ls`; experiments that have records only and are in no row are looked for."""
     import pandas as pd
 
     rows = index.ls() if index is not None else []
+    alone = collection.unlisted(storage, {row.folder for row in rows})
+    ids = list(alone)
+    nothing = [pd.NaT] * len(ids)
     table = {
-        "id_experiment": [row.id_experiment for row in rows],
-        "name": [row.name for row in rows],
-        "runs": [row.n_runs for row in rows],
-        "created": [row.created_at for row in rows],
-        "persisted": [row.persisted_at for row in rows],
-        "bytes": [row.n_bytes for row in rows],
-        "generation": [row.generation for row in rows],
+        "id_experiment": [*(row.id_experiment for row in rows), *ids],
+        "name": [*(row.name for row in rows), *ids],
+        "runs": [*(row.n_runs for row in rows), *alone.values()],
+        "created": [*(row.created_at for row in rows), *nothing],
+        "persisted": [*(row.persisted_at for row in rows), *nothing],
+        "bytes": [*(row.n_bytes for row in rows), *(0 for _ in ids)],
+        "generation": [*(row.generation for row in rows), *(0 for _ in ids)],
     }
     return pd.DataFrame(table)

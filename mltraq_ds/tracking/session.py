@@ -267,7 +267,7 @@ class Session(Upkeep):
         UnknownStoreError
             If the index does not know this store.
         """
-        return listed(self._known_index())
+        return listed(self._known_index(), self.storage)
 
     def query(self, statement: Any, parameters: Mapping[str, Any] | None = None) -> pd.DataFrame:
         """Run SQL and return its rows.

@@ -89,6 +89,9 @@ def test_records_are_an_experiment(session, files):
     records = [full_record("r1"), full_record("r2", status="cancelled", metrics={"x": float("inf")})]
     for record in records:
         store.put_run_record(record)
+    assert dict(session.ls().set_index("id_experiment").runs) == {session.ls().id_experiment[0]: 0, ID: 2}
+    session.rebuild_index()
+    assert dict(session.ls().set_index("id_experiment").runs)[ID] == 2
     loaded = session.load_experiment(id_experiment=ID)
     assert (loaded.name, loaded.generation, sorted(loaded.runs)) == (ID, 0, ["r1", "r2"])
     run = loaded.runs["r1"]
