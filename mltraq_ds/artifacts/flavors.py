@@ -34,5 +34,5 @@ def flavor_of(value: object) -> str | None:
 
 def _imported(place: str) -> type | None:
     module, _, name = place.partition(":")
-    found = vars(sys.modules[module]).get(name) if module in sys.modules else None
+    found = getattr(sys.modules.get(module), "__dict__", {}).get(name)  # not by getattr: it could import
     return found if isinstance(found, type) else None

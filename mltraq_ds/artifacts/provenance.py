@@ -132,7 +132,7 @@ def _packages() -> dict[str, str]:
         try:
             version: object = importlib.metadata.version(name)
         except (importlib.metadata.PackageNotFoundError, ValueError):
-            version = vars(sys.modules.get(name, sys)).get("__version__") if name in sys.modules else None
+            version = getattr(sys.modules.get(name), "__dict__", {}).get("__version__")
         if isinstance(version, str):
             found[name] = version
     return found
