@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import reprlib
 import threading
-from abc import ABC, abstractmethod
 from collections.abc import ItemsView, Iterator, ValuesView
 from copy import deepcopy
 from typing import Any, TypeVar
@@ -20,23 +19,23 @@ _MISSING = object()
 _LOCK = threading.Lock()
 
 
-class Placeholder(ABC):
-    """Stands for a value that has not been read yet."""
+class Placeholder:
+    """Stands for a value that has not been read yet.  No ABC: each access asks `isinstance`, which is slow then."""
 
     __slots__ = ()
 
-    @abstractmethod
     def load(self) -> Any:
         """Read and decode the value."""
+        raise NotImplementedError
 
-    @abstractmethod
     def summary(self) -> dict[str, Any]:
         """Return type, shape, bytes … as far as known, without reading the value."""
+        raise NotImplementedError
 
     @property
-    @abstractmethod
     def is_shareable(self) -> bool:
         """Whether another process could load it from a pickled copy."""
+        raise NotImplementedError
 
 
 def summary_text(summary: dict[str, Any]) -> str:

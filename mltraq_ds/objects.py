@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 from mltraq_ds import blob as blobs
@@ -188,16 +189,10 @@ class Objects:
             entry = entries[name]
         except KeyError as error:
             raise CorruptBlobError(f"Blob {key} has no value named {name!r}. Restore it from a copy.") from error
-
-        def resolve(position: int) -> Any:
-            if nested is None or not 0 <= position < len(entry.references):
-                raise CorruptBlobError(
-                    f"Blob {key} refers to a DataStore that it does not list. Restore it from a copy."
-                )
-            return nested(entry.references[position])
-
         try:
-            return codecs.decode(entry.tree, entry.members, nested=resolve, allow_pickle=self.allow_pickle)
+            return codecs.decode(
+                entry.tree, entry.members, nested=partial(_resolve, key, entry, nested), allow_pickle=self.allow_pickle
+            )
         except CorruptBlobError as error:
             if key in str(error):
                 raise
@@ -225,6 +220,13 @@ class Objects:
             "refers to "
             "it. Restore it from a copy; 'mltraq-ds check' lists all such references."
         )
+
+
+def _resolve(key: str, entry: StoredEntry, nested: Callable[[Reference], Any] | None, position: int) -> Any:
+    """Return the DataStore at a position of an entry."""
+    if nested is None or not 0 <= position < len(entry.references):
+        raise CorruptBlobError(f"Blob {key} refers to a DataStore that it does not list. Restore it from a copy.")
+    return nested(entry.references[position])
 
 
 def _refuse_nested(value: object) -> Reference:

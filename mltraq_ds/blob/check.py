@@ -75,6 +75,6 @@ def _structure(source: Source, index: Index, place: tuple[int, int]) -> Iterator
     crc32 = crc_of([source.read(offset, size)])
     yield start, local_header(INDEX_NAME.encode(), size, crc32, start), "header of the index"
     packer = make_packer()
-    rendered = pack_head(index.kind, index.rows, packer) + pack_fragments(index.fragments, packer)
+    rendered = pack_head(index.kind, index.rows, packer) + pack_fragments(index.fragments)
     yield offset, rendered, "form of the index"
     yield offset + size, render_tail(index.rows, end_of(index.rows), offset, size, crc32), "directory at the end"

@@ -61,9 +61,10 @@ def pack_entry(
     return packed
 
 
-def pack_fragments(fragments: Mapping[str, Mapping[str, bytes]], packer: msgpack.Packer) -> bytes:
+def pack_fragments(fragments: Mapping[str, Mapping[str, bytes]]) -> bytes:
     """Pack the second part of the index: the entries."""
-    packed: bytes = packer.pack(fragments)
+    size = sum(sum(map(len, entries.values())) + 64 * len(entries) for entries in fragments.values())
+    packed: bytes = make_packer(size).pack(fragments)
     return packed
 
 
@@ -83,9 +84,12 @@ def pack_head(kind: str, rows: Sequence[Row], packer: msgpack.Packer) -> bytes:
     return head
 
 
-def make_packer() -> msgpack.Packer:
-    """Return a packer that keeps any string; one serves a whole blob, since making one costs more than an entry."""
-    return msgpack.Packer(unicode_errors="surrogatepass")
+def make_packer(size: int = 0) -> msgpack.Packer:
+    """Return a packer that keeps any string; one serves a whole blob, since making one costs more than an entry.
+
+    With about `size` bytes to pack it need not copy what it has each time its buffer is full.
+    """
+    return msgpack.Packer(unicode_errors="surrogatepass", buf_size=max(size, 64 * 1024))
 
 
 def render_tail(rows: list[Row], end: int, index_offset: int, index_size: int, index_crc32: int) -> bytes:

@@ -149,6 +149,8 @@ def parse_entry(packed: bytes) -> tuple[bytes, list[int], list[Any], bytes]:
     ValueError
         Or another of `UNPACK_ERRORS`, if it is not an entry.
     """
+    if (plain := _parse_plain_entry(packed)) is not None:
+        return plain
     entry = unpack_bounded(packed)
     if type(entry) is not list or [type(part) for part in entry] != [bytes, list, list, bytes]:
         raise ValueError("it is not [tree, members, references, summary]")
@@ -156,6 +158,18 @@ def parse_entry(packed: bytes) -> tuple[bytes, list[int], list[Any], bytes]:
     if not set(map(type, positions)) <= {int}:
         raise ValueError("a position is not a number")
     return tree, positions, references, summary
+
+
+def _parse_plain_entry(packed: bytes) -> tuple[bytes, list[int], list[Any], bytes] | None:
+    """Parse ``[tree, [], [], summary]``, of which there may be ten thousand; None if it is anything else."""
+    start = {b"\x94\xc4": 3, b"\x94\xc5": 4}.get(packed[:2], 0)  # a tree of less than 256 bytes, or of less than 64 KiB
+    if not start or len(packed) < start:
+        return None
+    end = start + int.from_bytes(packed[2:start], "big")
+    rest = end + 4
+    if packed[end : rest - 1] != b"\x90\x90\xc4" or len(packed) < rest or rest + packed[rest - 1] != len(packed):
+        return None
+    return packed[start:end], [], [], packed[rest:]
 
 
 def unpack_bounded(packed: bytes) -> Any:

@@ -76,6 +76,8 @@ class Plan:
         self._compression = compression
         self._files = {INDEX_NAME}
         self._folders: set[str] = set()
+        self._summary: object = None  # the last one packed: arrays of one shape share theirs
+        self._packed_summary = b""
 
     def add_fragment(self, fragment: str, entries: Mapping[str, Encoded | StoredEntry]) -> None:
         """Add all entries of a fragment; the members of a named one lie in a folder of its name."""
@@ -89,7 +91,11 @@ class Plan:
             for stored in entry.members:
                 self._add_stored(stored, folder)
         elif not (entry.members or entry.nested):
-            return pack_entry(entry.tree, [], [], entry.summary, self.packer)  # ten thousand small values: be quick
+            # Ten thousand small values: be quick.
+            if entry.summary is not self._summary:
+                self._summary, self._packed_summary = entry.summary, self.packer.pack(entry.summary)
+            packed: bytes = self.packer.pack((entry.tree, (), (), self._packed_summary))
+            return packed
         else:
             references = [self._refer(value) for value in entry.nested]
             for member in entry.members:

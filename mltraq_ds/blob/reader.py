@@ -212,6 +212,8 @@ class Blob:
         """Parse one entry; errors as of `entries`."""
         try:
             tree, positions, references, summary = parse_entry(packed)
+            if not positions and not references:
+                return StoredEntry(tree, (), None, summary, self.key)
             if positions and not 0 <= min(positions) <= max(positions) < len(self._members):
                 raise ValueError(f"it refers to members beyond the {len(self._members)} there are")
             members = tuple(self._member(position) for position in positions)

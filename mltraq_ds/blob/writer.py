@@ -98,7 +98,7 @@ class Packed:
     def __init__(self, kind: str, plan: Plan) -> None:
         self.kind = kind
         self._plan = plan
-        self._entries = pack_fragments(plan.fragments, plan.packer)
+        self._entries = pack_fragments(plan.fragments)
         self._rows = [_row(part, 0, bytes(sha_size(part.stored_size))) for part in plan.parts]
         self._digest: str | None = None
         self._index_size = len(pack_head(kind, self._rows, plan.packer)) + len(self._entries)

@@ -69,6 +69,10 @@ _registered: list[str] = []
 _instances: dict[str, Codec] = {}
 _broken_entry_points: list[str] | None = None  # None: not loaded yet
 
+# Imported by the first value: looking an import up again takes as long as encoding a small array.
+_encode_value: Callable[..., Encoded] | None = None
+_decode_tree: Callable[..., Any] | None = None
+
 _LAZY = {"Directory": "directory", "File": "files", "Pickled": "pickled"}
 
 
@@ -103,9 +107,7 @@ def encode(value: object, *, name: str = "", is_nested: Callable[[object], bool]
     >>> decode(encode((1, {2, 3})).tree)
     (1, {2, 3})
     """
-    from mltraq_ds.codecs.encoder import encode_value
-
-    return encode_value(value, name, _codec_for, is_nested)
+    return (_encode_value or _import_encoder())(value, name, _codec_for, is_nested)
 
 
 def decode(
@@ -137,9 +139,23 @@ def decode(
     MissingExtraError
         If the library of a value is not installed.
     """
+    return (_decode_tree or _import_decoder())(tree, members, codec_named, nested, allow_pickle)
+
+
+def _import_encoder() -> Callable[..., Encoded]:
+    global _encode_value
+    from mltraq_ds.codecs.encoder import encode_value
+
+    _encode_value = encode_value
+    return encode_value
+
+
+def _import_decoder() -> Callable[..., Any]:
+    global _decode_tree
     from mltraq_ds.codecs.decoder import decode_tree
 
-    return decode_tree(tree, members, codec_named, nested, allow_pickle)
+    _decode_tree = decode_tree
+    return decode_tree
 
 
 def register(codec_class: type[Codec]) -> type[Codec]:

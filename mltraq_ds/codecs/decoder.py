@@ -20,6 +20,9 @@ __all__ = ["decode_tree"]
 
 _unpackers = {**containers.UNPACKERS, **scalars.UNPACKERS}
 
+# numpy's way for an array that is a whole value; set when one is met.
+_decoded_alone: Callable[[bytes], Any] | None = None
+
 _SMALL_BYTES = MAX_DEPTH  # so few cannot be too deep
 _TREE_MEMBER_BYTES = 16
 _NUMPY = (ext.NUMPY_SCALAR, ext.SMALL_NDARRAY)
@@ -48,6 +51,13 @@ def decode_tree(
     allow_pickle: bool,
 ) -> Any:
     """Return the value, or raise `CorruptBlobError` for what no encoder makes; see `mltraq_ds.codecs.decode`."""
+    if not members and _decoded_alone is not None and tree:
+        try:
+            array = _decoded_alone(tree)
+        except _DAMAGE as error:
+            raise _corrupt(members, error) from error
+        if array is not None:
+            return array
     run = _Run(members, codec_named, nested, allow_pickle, len(tree) <= _TREE_MEMBER_BYTES)
     try:
         value = _Level(run, 0).unpack(tree)
@@ -62,6 +72,14 @@ def decode_tree(
     except _DAMAGE as error:
         raise _corrupt(members, error) from error
     return value
+
+
+def _join_numpy() -> None:
+    global _decoded_alone
+    from mltraq_ds.codecs import numeric
+
+    _unpackers.update(numeric.UNPACKERS)
+    _decoded_alone = numeric.decoded_alone
 
 
 def _corrupt(members: Sequence[MemberSource], error: Exception) -> CorruptBlobError:
@@ -144,9 +162,7 @@ class _Level:
             raise ValueError(f"the mark {code} is in a place where it cannot be")
         if code in _NUMPY:
             # Now, not above: importing numpy takes longer than loading a float.
-            from mltraq_ds.codecs.numeric import UNPACKERS
-
-            _unpackers.update(UNPACKERS)
+            _join_numpy()
             return _unpackers[code](packed, inner)
         raise FormatError(
             f"A value cannot be decoded because it has the unknown mark {code}: it was written by a newer version of "

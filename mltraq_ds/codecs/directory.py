@@ -182,9 +182,12 @@ def _scan(root: Path) -> tuple[dict[str, File], list[str]]:
     return dict(sorted(files.items())), sorted(folders)
 
 
+_AT_PATHS = (File, Directory)
+
+
 def is_at_path(value: object) -> bool:
     """Tell whether a value is a `File` or `Directory` that is at a path and not stored yet."""
-    return isinstance(value, File | Directory) and value._path is not None
+    return type(value) in _AT_PATHS and value._path is not None  # type: ignore[attr-defined]  # no subclass is stored
 
 
 class DirectoryCodec(Codec):

@@ -20,14 +20,25 @@ __all__ = ["encode_value"]
 # The types that every value may have; numpy's join when the first of them is met.
 _packers = {**containers.PACKERS, **scalars.PACKERS}
 
+# numpy's way for an array that is a whole value; set when numpy is met.
+_ndarray: type | None = None
+_encoded_alone: Callable[[Any], Encoded | None]
+_remember_alone: Callable[[Any, Encoded], None]
+
 _CodecFor = Callable[[object], Codec | None]
 _IsNested = Callable[[object], bool] | None
 
 
 def encode_value(value: object, name: str, codec_for: _CodecFor, is_nested: _IsNested) -> Encoded:
     """Return the value as tree and members named after `name`; see `mltraq_ds.codecs.encode`."""
+    is_array = type(value) is _ndarray
+    if is_array and (known := _encoded_alone(value)) is not None:
+        return known
     try:
-        return _encode(value, name, codec_for, is_nested, None)
+        encoded = _encode(value, name, codec_for, is_nested, None)
+        if is_array:
+            _remember_alone(value, encoded)
+        return encoded
     except UnicodeEncodeError:
         # Lone surrogates need an error handler, with which msgpack takes twice as long: only now.
         return _encode(value, name, codec_for, is_nested, "surrogatepass")
@@ -78,6 +89,15 @@ def _described(value: Any, summary: dict[str, Any], tree: bytes, members: Sequen
 @lru_cache(maxsize=256)
 def _dtype_name(dtype: Any) -> str:
     return str(dtype)  # numpy makes it anew each time: a quarter of what a small array costs
+
+
+def _join_numpy() -> None:
+    global _ndarray, _encoded_alone, _remember_alone
+    from mltraq_ds.codecs import numeric
+
+    _packers.update(numeric.PACKERS)
+    _encoded_alone, _remember_alone = numeric.encoded_alone, numeric.remember_alone
+    _ndarray = numeric.NDARRAY
 
 
 class _Run:
@@ -150,9 +170,7 @@ class _Level:
             return ext.ext(ext.NESTED, msgpack.packb(len(run.nested) - 1))
         if type(value).__module__ == "numpy" and type(value) not in _packers:
             # Now, not above: importing numpy takes longer than persisting a float.
-            from mltraq_ds.codecs.numeric import PACKERS
-
-            _packers.update(PACKERS)
+            _join_numpy()
             if type(value) in _packers:
                 return _packers[type(value)](value, inner)
         codec = run.codec_for(value)

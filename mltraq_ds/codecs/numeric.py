@@ -9,11 +9,14 @@ import numpy as np
 from msgpack import ExtType
 
 from mltraq_ds.codecs import ext
+from mltraq_ds.codecs.base import Encoded
 from mltraq_ds.codecs.dtypes import dtype_from_plain, dtype_to_plain, is_simple
 from mltraq_ds.codecs.ext import Packer, Packing, Unpacker, Unpacking
 from mltraq_ds.codecs.ndarray import NdarrayCodec, is_fortran
 
-__all__ = ["PACKERS", "UNPACKERS"]
+__all__ = ["NDARRAY", "PACKERS", "UNPACKERS", "decoded_alone", "encoded_alone", "remember_alone"]
+
+NDARRAY = np.ndarray
 
 #: Arrays below this size (bytes) stay in the tree.
 INLINE_BYTES = 1024
@@ -27,6 +30,31 @@ _headers: dict[tuple[np.dtype[Any], tuple[int, ...]], bytes] = {}
 _scalar_names: dict[type, bytes] = {}
 _scalar_dtypes: dict[bytes, np.dtype[Any]] = {}
 _parsed: dict[bytes, tuple[np.dtype[Any], tuple[int, ...], str, int]] = {}
+# What a small array that is a whole value begins with, and its summary: both the same for all of one dtype and shape.
+_alone: dict[tuple[np.dtype[Any], tuple[int, ...]], tuple[bytes, dict[str, Any]]] = {}
+
+
+def encoded_alone(value: np.ndarray[Any, Any]) -> Encoded | None:
+    """Return what `encode_value` made of an array like this one, with its own items; None if there was none yet.
+
+    Ten thousand arrays under keys of their own are ten thousand values: no packer is made for them.
+    """
+    dtype = value.dtype
+    known = _alone.get((dtype, value.shape))
+    if known is None or dtype.metadata is not None or not value.flags.c_contiguous:
+        return None
+    return Encoded(b"".join((known[0], value.data)), (), (), known[1])  # one copy
+
+
+def remember_alone(value: np.ndarray[Any, Any], encoded: Encoded) -> None:
+    """Keep what arrays of one dtype and shape have in common."""
+    dtype = value.dtype
+    if not value.nbytes or encoded.members or dtype.kind not in "biufc":  # others have no buffer, or names of their own
+        return
+    if value.flags.c_contiguous and encoded.tree.endswith(value.tobytes()):
+        if len(_alone) >= _MAX_CACHED:
+            _alone.clear()
+        _alone[dtype, value.shape] = encoded.tree[: -value.nbytes], encoded.summary
 
 
 def _pack_ndarray(value: np.ndarray[Any, Any], packing: Packing) -> ExtType:
@@ -53,11 +81,11 @@ def _pack_small(value: np.ndarray[Any, Any], order: str, packing: Packing) -> Ex
     return ext.ext(ext.SMALL_NDARRAY, header + value.tobytes(order))  # type: ignore[arg-type]
 
 
-def _unpack_small(packed: bytes, unpacking: Unpacking) -> np.ndarray[Any, Any]:
-    at = packed[0] + 2
+def _unpack_small(packed: bytes, unpacking: Unpacking | None, offset: int = 0) -> np.ndarray[Any, Any]:
+    at = offset + packed[offset] + 2
     start = at + 1 + 8 * packed[at]
-    header = packed[:start]
-    dtype, shape, order, size = _parsed.get(header) or _parse(header, at)
+    header = packed[offset:start]
+    dtype, shape, order, size = _parsed.get(header) or _parse(header, at - offset)
     if len(packed) - start != size:
         raise ValueError(f"an array of {size} bytes has {len(packed) - start}")
     # The copy is aligned, writable and owns its bytes.
@@ -66,6 +94,15 @@ def _unpack_small(packed: bytes, unpacking: Unpacking) -> np.ndarray[Any, Any]:
     if not dtype.itemsize:  # a copy of dtype U0 has dtype U1
         return np.ndarray(shape, dtype, bytearray(), order=order)  # type: ignore[arg-type]
     return np.ndarray(shape, dtype, packed, start, order=order).copy(order)  # type: ignore[arg-type]
+
+
+def decoded_alone(tree: bytes) -> np.ndarray[Any, Any] | None:
+    """Return the array that is the whole of a tree; None if it is anything else."""
+    if tree[0] == 0xC7 and tree[2] == ext.SMALL_NDARRAY and len(tree) == 3 + tree[1]:
+        return _unpack_small(tree, None, 3)
+    if tree[0] == 0xC8 and tree[3] == ext.SMALL_NDARRAY and len(tree) == 4 + (tree[1] << 8 | tree[2]):
+        return _unpack_small(tree, None, 4)
+    return None
 
 
 def _parse(header: bytes, at: int) -> tuple[np.dtype[Any], tuple[int, ...], str, int]:

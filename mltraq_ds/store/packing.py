@@ -28,7 +28,8 @@ def group(waiting: list[PlannedBlob]) -> list[list[PlannedBlob]]:
     A pack holds one field only, so that a selection of fields is a selection of files; fields with too few small blobs
     for a pack of their own share one when they are many together.
     """
-    small = [planned for planned in waiting if _may_share(planned)]
+    # How large they are is asked only if it matters: one DataStore may have ten thousand values.
+    small = [planned for planned in waiting if _may_share(planned)] if len(waiting) > MIN_PACKED else []
     if len(small) <= MIN_PACKED:
         return [[planned] for planned in waiting]
     by_field: dict[str, list[PlannedBlob]] = {}

@@ -146,7 +146,7 @@ class Plan:
             planned.nested = list(kept.closure())
             return planned
         items = dict(datastore._peek_items())
-        entries = {key: self._entry(key, value, f"{where}[{key!r}]", name) for key, value in items.items()}
+        entries = {key: self._entry(key, value, where, name) for key, value in items.items()}
         planned = PlannedBlob(name, "datastore", entries=entries, source=datastore)
         planned.at_paths = [(datastore, key, value) for key, value in items.items() if is_at_path(value)]
         if kept is not None and self._is_same(datastore, entries, kept):
@@ -161,22 +161,22 @@ class Plan:
                 return entry  # copied raw: neither decoded nor encoded
         if isinstance(value, Placeholder):
             value = value.load()
-        return self._encode(key, value, where, name)
+        return self._encode(key, value, where, name, is_key=True)
 
-    def _encode(self, key: str, value: Any, where: str, name: str) -> Encoded:
+    def _encode(self, key: str, value: Any, where: str, name: str, *, is_key: bool = False) -> Encoded:
         try:
             encoded = codecs.encode(value, name=key, is_nested=_is_datastore)
         except (UnsupportedTypeError, TooDeepError, ValueChangedError) as error:
-            raise type(error)(f"{where[:1].upper()}{where[1:]} cannot be persisted. {error}") from error
+            raise type(error)(f"{_place(where, key, is_key)} cannot be persisted. {error}") from error
         except MltraqDSError:
             raise
         except OSError as error:  # a File or Directory that is not there, or may not be read
             raise StorageError(
-                f"{where[:1].upper()}{where[1:]} cannot be persisted because {error.filename!r} cannot be read: "
+                f"{_place(where, key, is_key)} cannot be persisted because {error.filename!r} cannot be read: "
                 f"{error.strerror}. Check the path."
             ) from error
         for inner in encoded.nested:
-            self._add_datastore(name, inner, where, is_nested=True)
+            self._add_datastore(name, inner, f"{where}[{key!r}]" if is_key else where, is_nested=True)
         return encoded
 
     def _is_ours(self, objects: Objects, reference: Reference) -> bool:
@@ -244,6 +244,11 @@ class Plan:
             and sizes == [member.size for member in old.members]
             and references == list(old.references)
         )
+
+
+def _place(where: str, key: str, is_key: bool) -> str:
+    """Say where a value is, at the beginning of a sentence."""
+    return f"{where[:1].upper()}{where[1:]}{f'[{key!r}]' if is_key else ''}"
 
 
 def _of(planned: PlannedBlob) -> Reference:

@@ -135,7 +135,7 @@ class PlannedBlob:
         tagged: dict[str, Any] = {"$ref": self.reference.to_list(), "kind": self.kind}
         if self.source is not None:
             names = list(dict.keys(self.source))
-            if all(map(is_json_text, names)):
+            if "".join(names).isascii() or all(map(is_json_text, names)):
                 tagged["names"] = names
         else:
             tagged["type"] = self.type_name

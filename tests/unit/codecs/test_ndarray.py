@@ -1,5 +1,6 @@
 """NumPy arrays and scalars: every dtype, shape and layout comes back bit by bit, and nothing is copied on the way."""
 
+import contextlib
 import io
 import math
 import subprocess
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mltraq_ds.codecs import decode, encode
+from mltraq_ds.codecs import decode, encode, numeric
 from mltraq_ds.codecs.dtypes import dtype_from_plain, dtype_to_plain
 from mltraq_ds.codecs.ndarray import NdarrayCodec
 from mltraq_ds.errors import CorruptBlobError, FormatError, MissingExtraError, UnsupportedTypeError
@@ -509,3 +510,32 @@ class TestNdarrayCodec(CodecConformance):
     def equal(self, value, again):
         """Compare all items."""
         return value.dtype == again.dtype and raw(value) == raw(again)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_second_array_of_a_kind(monkeypatch, dtype, order):
+    """An array of a dtype and shape that was met before is encoded to the same bytes as if it were the first."""
+    for shape in (shape for shape in SHAPES if math.prod(shape) < 100):
+        first, second = (np.asarray(filled(dtype, shape, seed), order=order) for seed in (1, 2))
+        encode(first)
+        quick = encode(second)
+        monkeypatch.setattr(numeric, "_alone", {})
+        slow = encode(second)
+        assert (quick.tree, quick.summary, len(quick.members)) == (slow.tree, slow.summary, len(slow.members))
+        assert_same(round_trip(second), second)
+        if second.ndim == 1 and len(second) and second.dtype.itemsize:
+            spread = np.repeat(second, 2)[::2]
+            assert encode(spread).tree == slow.tree, "one that is not contiguous"
+
+
+def test_damage_to_a_small_array():
+    """Whatever byte of a small array is changed or missing: another value or a typed error, no other."""
+    tree = encode(np.arange(5, dtype="<i2")).tree
+    for damaged in [*(tree[:end] for end in range(len(tree))), tree + b"x"]:
+        with pytest.raises(CorruptBlobError):
+            decode(damaged)
+    for at in range(len(tree)):
+        for bit in range(8):
+            with contextlib.suppress(CorruptBlobError, FormatError):
+                decode(tree[:at] + bytes([tree[at] ^ 1 << bit]) + tree[at + 1 :])
