@@ -44,7 +44,7 @@ class IndexLink:
     def _start(self) -> None:
         self._lock = threading.RLock()
         self._index: Index | None = None
-        self._is_known = False
+        self._is_known = self._is_new = False
         self._failure: BaseException | None = None
         self._mark = ""
         self.lag = 0
@@ -69,7 +69,9 @@ class IndexLink:
         ConflictError
             If the store is a copy of one that the database knows.  Nothing was changed.
         """
-        self._try(lambda: self._open(make=True))
+        if self._try(lambda: self._open(make=False)) is None and not self.is_down:
+            # Looked at before the first file is written: an index that has seen a store from its begin knows it whole.
+            self._is_new = not layout.has_experiments(self.storage)
 
     def tell(self, what: str, work: Callable[[Index], object]) -> None:
         """Tell the index of what has been written; if it does not answer, a mark is left and a warning given.
@@ -134,7 +136,7 @@ class IndexLink:
                 if store_id is None and not make:
                     return None
                 self.database.ping()
-                is_new = not layout.has_experiments(self.storage)
+                is_new = self._is_new or not layout.has_experiments(self.storage)
                 index = Index(self.database, store_id or layout.store_id(self.storage))
                 refuse_copy(self.storage, index)
                 recover(Objects(self.storage), index, warn_unreadable)

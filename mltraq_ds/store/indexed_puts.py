@@ -65,8 +65,9 @@ class IndexedPuts(FileStore):
         if self.experiment_id is None:
             self.scoped(record.experiment_id).put_run_record(record)
             return
-        validate(record)
-        self.link.prepare()
+        if record.experiment_id == self.experiment_id:  # else the files say what is wrong
+            validate(record)
+            self.link.prepare()
         super().put_run_record(record)
         self.link.tell(f"Run {record.run_id!r:.80}", self._telling_run(record.run_id))
 
