@@ -97,9 +97,8 @@ class Leased:
         with self._lock:
             if self._is_held and self._is_wanted():
                 raise BlockingIOError("somebody waits to change it")
-            if not self._is_held:
-                self._is_held = self._take()
-                check()
+            self._is_held = self._is_held or self._take()
+            check()  # always: who waited for the lock has looked before somebody changed the file
             mapping = mmap.mmap(self.number, size, access=mmap.ACCESS_COPY, offset=offset, **_UNTRACKED)
             self._mappings.add(mapping)
             _state.mappings[mapping] = self  # the lease lasts as long as the mapping

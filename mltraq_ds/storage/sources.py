@@ -118,12 +118,12 @@ class FileSource(Source):
         if file is None:
             raise StorageError(f"read {self.key!r} failed because it was closed. Open it again.")
         check_range(self.key, offset, size, self.size)
-        self._require_unchanged(file)
         if self._is_mappable and size >= MAP_FROM and has_room():
             # Mapping fails where files cannot be mapped or descriptors have run out; reading is only slower.
             with suppress(OSError):
                 return self._map(file, offset, size)
-        view = self._copy(file.number, offset, size)  # the mapping of a file that changed ends here too
+        self._require_unchanged(file)  # a mapping that was refused for that ends here too
+        view = self._copy(file.number, offset, size)
         self._require_unchanged(file)
         return view
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 import gc
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,8 +29,9 @@ import children
 from scene import Scene
 
 from mltraq_ds import DataStore, File, create_session, options
-from mltraq_ds.errors import MltraqDSError
-from mltraq_ds.storage import mappings
+from mltraq_ds.errors import CorruptBlobError, MltraqDSError
+from mltraq_ds.storage import LocalStorage, mappings
+from mltraq_ds.storage.base import Source
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="leases are Linux's")
 
@@ -191,6 +194,52 @@ def test_without_mappings_no_lease_is_needed(tmp_path, act):
     """Where the system grants no lease, `datastore.mmap=False` keeps the promise."""
     (told,) = told_by(tmp_path, act, mmap=False, leased=False)
     check_told(told, act)
+
+
+def read_in_threads(folder: Path) -> None:
+    """Read ranges of a file in four threads while it is changed: each is right for as long as it lives, or refused."""
+    storage = LocalStorage(folder, durability="relaxed")
+    data = np.arange(4 * N)
+    for number in range(20):
+        storage.put(f"{number}", [data.tobytes()], size=data.nbytes)
+        source, is_over, told = storage.open(f"{number}"), threading.Event(), set()
+        threads = [threading.Thread(target=_read, args=(source, seed, is_over, told)) for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.03)  # the clock of the file system has moved on since it was written
+        _wait(lambda told=told: "right" in told)
+        ACTS["cut-to-nothing" if number % 2 else "copied-over"](folder / f"{number}")
+        _wait(lambda told=told: "CorruptBlobError" in told)
+        is_over.set()
+        for thread in threads:
+            thread.join()
+        assert told == {"right", "CorruptBlobError"}, (number, told)
+
+
+def _wait(is_there: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not is_there() and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+def _read(source: Source, seed: int, is_over: threading.Event, told: set[str]) -> None:
+    dice = random.Random(seed)
+    while not is_over.is_set():
+        start = dice.randrange(2 * N)
+        try:
+            array = np.frombuffer(source.read(8 * start, 16 * N), np.int64)
+        except CorruptBlobError as error:
+            told.add(type(error).__name__)
+            continue
+        for _ in range(2):
+            told.add("right" if (array == np.arange(start, start + 2 * N)).all() else "WRONG")
+            time.sleep(dice.random() / 500)
+
+
+def test_ranges_read_in_threads_while_a_file_changes(tmp_path):
+    """Also what no CRC covers is right or refused, whichever thread reads it at whatever moment of the change."""
+    child = children.run(tmp_path / "said", read_in_threads, tmp_path)
+    assert child.wait() == 0, child.said()
 
 
 @pytest.mark.parametrize(("act", "code"), [("cut-to-nothing", SIGBUS), ("cut-and-grown", 0), ("in-place", 0)])
