@@ -78,7 +78,7 @@ def running(command, folder, answers, **environment):
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(1)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

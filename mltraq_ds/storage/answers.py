@@ -130,7 +130,8 @@ def status_of(error: BaseException) -> int | None:
         if isinstance(response, dict):
             candidates = [response.get("ResponseMetadata", {}).get("HTTPStatusCode")]
         else:
-            candidates = [getattr(found, name, None) for name in ("status_code", "status", "code")]
+            name = next((name for name in ("status_code", "status", "code") if hasattr(found, name)), "")
+            candidates = [getattr(found, name, None)]
         for status in candidates:
             if str(status).isdigit() and 100 <= int(str(status)) < 600:
                 return int(str(status))
@@ -155,18 +156,19 @@ def is_transient(error: BaseException) -> bool:
     code = code_of(error)
     if code in _TRANSIENT_CODES:
         return True
-    status = status_of(error)
-    if status is not None and (status >= 400 or code):
-        return status in _TRANSIENT_STATUS
     found = list(_chain(error))
     if any(_names(one) & _FINAL_CLASSES for one in found):
         return False
-    return any(
-        _names(one) & _TRANSIENT_CLASSES
-        or isinstance(one, TimeoutError | ConnectionError)
-        or (isinstance(one, OSError) and one.errno in _TRANSIENT_ERRNO)
-        for one in found
-    )
+    # Before the status: that of an answer that broke off, as a client names it, is none of the service's.
+    if any(_breaks_off(one) for one in found):
+        return True
+    return status_of(error) in _TRANSIENT_STATUS
+
+
+def _breaks_off(error: BaseException) -> bool:
+    if _names(error) & _TRANSIENT_CLASSES or isinstance(error, TimeoutError | ConnectionError):
+        return True
+    return isinstance(error, OSError) and error.errno in _TRANSIENT_ERRNO
 
 
 def is_taken(error: BaseException) -> bool:

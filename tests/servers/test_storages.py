@@ -1,16 +1,13 @@
 """The whole life of experiments on every kind of remote, seen again by others: other sessions, processes, tools."""
 
-import os
 import uuid
-import warnings
 
 import numpy as np
 import pytest
 
 from mltraq_ds import DataStore, create_session
-from mltraq_ds.errors import ConcurrentPersistError, ExperimentNotFoundError, StorageError
+from mltraq_ds.errors import ConcurrentPersistError, ExperimentNotFoundError
 from mltraq_ds.storage import LocalStorage, open_storage
-from mltraq_ds.storage.remote import RemoteStorage
 
 pytestmark = [
     pytest.mark.server,
@@ -27,7 +24,10 @@ URLS = {
 }
 
 
-@pytest.fixture(params=URLS)
+QUICK = {"seaweedfs", "sftp"}
+
+
+@pytest.fixture(params=[name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in URLS])
 def place(request):
     """Return URL and options of a fresh place on a server."""
     server = request.getfixturevalue(request.param)
