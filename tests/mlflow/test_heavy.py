@@ -12,8 +12,9 @@ X = np.random.default_rng(7).normal(size=(60, 3))
 Y = (X[:, 0] + X[:, 1] > 0).astype(int)
 
 
-def kept(value, flavor):
-    artifact = save(value, "model", registered_model_name=f"heavy-{flavor}-{type(value).__name__}", **QUICK)
+def kept(value, flavor, **arguments):
+    name = f"heavy-{flavor}-{type(value).__name__}"
+    artifact = save(value, "model", registered_model_name=name, **QUICK, **arguments)
     assert artifact.storage_backend == "mlflow"
     assert artifact.get_metadata()["flavor"] == flavor
     return get("model").get_value()
@@ -23,12 +24,11 @@ def test_xgboost_with_the_interface_of_sklearn(home):
     """A classifier of xgboost is xgboost's although it is an estimator of scikit-learn; subclasses too."""
     xgboost = pytest.importorskip("xgboost")
 
-    class Mine(xgboost.XGBRegressor):
-        """A model of a class of one's own."""
-
+    # As a class of this module, since MLflow looks there when it loads.
+    mine_class = globals()["Mine"] = type("Mine", (xgboost.XGBRegressor,), {"__module__": __name__})
     value = xgboost.XGBClassifier(n_estimators=4, max_depth=2).fit(X, Y)
     assert np.array_equal(kept(value, "xgboost").predict_proba(X), value.predict_proba(X))
-    mine = Mine(n_estimators=4, max_depth=2).fit(X, Y)
+    mine = mine_class(n_estimators=4, max_depth=2).fit(X, Y)
     assert np.array_equal(kept(mine, "xgboost").predict(X), mine.predict(X))
 
 
@@ -65,4 +65,4 @@ def test_torch(home):
     value = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
     inputs = torch.from_numpy(X).float()
     with torch.no_grad():
-        assert torch.equal(kept(value, "pytorch")(inputs), value(inputs))
+        assert torch.equal(kept(value, "pytorch", serialization_format="pickle")(inputs), value(inputs))
