@@ -43,7 +43,7 @@ CREATE INDEX IF NOT EXISTS mltraq_records_by_position ON mltraq_records (store_i
 CREATE INDEX IF NOT EXISTS mltraq_records_by_run ON mltraq_records (store_id, run_key);
 CREATE TABLE IF NOT EXISTS mltraq_runs (store_id VARCHAR(64) NOT NULL, id_experiment VARCHAR(500) NOT NULL, position
     INTEGER NOT NULL, id_run TEXT NOT NULL, status TEXT NOT NULL, params JSON NOT NULL, config JSON NOT NULL, fields
-    JSON NOT NULL, exception TEXT, started_at DATETIME, finished_at DATETIME, PRIMARY KEY (store_id, id_experiment,
+    JSON NOT NULL, exception TEXT, started_at DATETIME, finished_at DATETIME, PRIMARY KEY (id_experiment, store_id,
     position), FOREIGN KEY(store_id, id_experiment) REFERENCES mltraq_experiments (store_id, id_experiment) ON
     DELETE CASCADE)
 """.strip().split(";\n")

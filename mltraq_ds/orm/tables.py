@@ -75,14 +75,15 @@ experiments = sa.Table(
 )
 
 
-def _part_of_experiment(name: str, *columns: sa.Column[object]) -> sa.Table:
+def _part_of_experiment(name: str, primary_key: tuple[str, str, str], *columns: sa.Column[object]) -> sa.Table:
     return sa.Table(
         name,
         metadata,
-        sa.Column("store_id", STORE_ID, primary_key=True),
-        sa.Column("id_experiment", ID_EXPERIMENT, primary_key=True),
-        sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("store_id", STORE_ID, nullable=False),
+        sa.Column("id_experiment", ID_EXPERIMENT, nullable=False),
+        sa.Column("position", sa.Integer, nullable=False, autoincrement=False),
         *columns,
+        sa.PrimaryKeyConstraint(*primary_key),
         sa.ForeignKeyConstraint(
             ["store_id", "id_experiment"], [experiments.c.store_id, experiments.c.id_experiment], ondelete="CASCADE"
         ),
@@ -91,6 +92,8 @@ def _part_of_experiment(name: str, *columns: sa.Column[object]) -> sa.Table:
 
 runs = _part_of_experiment(
     "mltraq_runs",
+    # Not the store first: people ask for the runs of an experiment without naming its store.
+    ("id_experiment", "store_id", "position"),
     sa.Column("id_run", sa.Text, nullable=False),
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("params", JsonText, nullable=False),
@@ -103,6 +106,7 @@ runs = _part_of_experiment(
 
 blobs = _part_of_experiment(
     "mltraq_blobs",
+    ("store_id", "id_experiment", "position"),
     sa.Column("key", sa.Text, nullable=False),
     sa.Column("size", sa.BigInteger, nullable=False),
     sa.Column("digest", sa.Text, nullable=False),

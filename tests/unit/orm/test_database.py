@@ -261,6 +261,8 @@ def test_queries_use_indexes(path, database):
     index.rebuild([(an_experiment("e2", "better"), some_runs(), some_blobs())], replace_scope="e2")
     index.remove("e2", 5)
     index.forget_deleted(an_experiment().created_at)
+    # What users ask, as the how-to page shows.
+    said.append(("SELECT * FROM mltraq_runs WHERE id_experiment = ?", ("e2",), False))
     plans = {}
     with contextlib.closing(sqlite3.connect(path)) as connection:
         for statement, parameters, is_many in said:
