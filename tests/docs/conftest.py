@@ -1,5 +1,5 @@
 """Servers for the queries on the pages."""
 
-from tests.fixtures_servers import postgresql_server, postgresql_url
+from tests.fixtures_servers import mariadb_server, mariadb_url, postgresql_server, postgresql_url
 
-__all__ = ["postgresql_server", "postgresql_url"]
+__all__ = ["mariadb_server", "mariadb_url", "postgresql_server", "postgresql_url"]

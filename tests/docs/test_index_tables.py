@@ -69,6 +69,12 @@ def test_queries_for_postgresql(tmp_path, postgresql_url):
     _check(create_session(postgresql_url, tmp_path / "store"), "postgresql")
 
 
+@pytest.mark.server
+def test_queries_for_mariadb(tmp_path, mariadb_url):
+    """Every query for MariaDB finds the same."""
+    _check(create_session(mariadb_url, tmp_path / "store"), "mariadb")
+
+
 def test_every_table_and_column_is_on_the_page():
     """No table or column of the index is left out."""
     missing = [
