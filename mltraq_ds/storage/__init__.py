@@ -13,6 +13,7 @@ from mltraq_ds.storage.base import Buffer, Source, Stat, Storage
 from mltraq_ds.storage.local import Durability, LocalStorage
 from mltraq_ds.storage.places import scheme_of
 from mltraq_ds.storage.streams import stream_of
+from mltraq_ds.storage.transfers import OnTransfer
 
 __all__ = ["Buffer", "Durability", "LocalStorage", "Source", "Stat", "Storage", "open_storage", "stream_of"]
 
@@ -23,6 +24,7 @@ def open_storage(
     storage_options: Mapping[str, object] | None = None,
     durability: Durability = "full",
     mmap: bool = True,
+    on_transfer: OnTransfer | None = None,
 ) -> Storage:
     """Return the storage at a URL.  Nothing is made or written until it is used.
 
@@ -39,6 +41,9 @@ def open_storage(
         For folders: whether files and names are flushed to the disk.
     mmap : bool
         For folders: whether large reads may be mapped.
+    on_transfer : callable, optional
+        For remotes: called with verb ("put" or "read"), key and size (bytes) of each transfer of 64 MiB or more;
+        returns a callback of fsspec (``lambda verb, key, size: fsspec.callbacks.TqdmCallback()``), or None.
 
     Raises
     ------
@@ -56,7 +61,7 @@ def open_storage(
     if scheme_of(place) not in ("", "file"):
         from mltraq_ds.storage.remote import RemoteStorage
 
-        storage = RemoteStorage(place, storage_options=storage_options)
+        storage = RemoteStorage(place, storage_options=storage_options, on_transfer=on_transfer)
         storage.warn_of_secrets()
         return storage
     if storage_options:

@@ -17,6 +17,7 @@ from mltraq_ds.storage.clients import Client, client_class
 from mltraq_ds.storage.places import scheme_of
 from mltraq_ds.storage.remote_source import RemoteSource
 from mltraq_ds.storage.requests import CONCURRENCY, DEADLINE_S, Requests
+from mltraq_ds.storage.transfers import OnTransfer, watched
 from mltraq_ds.storage.writing import counted
 
 __all__ = ["RemoteStorage"]
@@ -41,6 +42,9 @@ class RemoteStorage(Storage):
         How many requests are under way at a time, in one process.
     deadline_s : float
         When a request is given up, its repetitions included (s).
+    on_transfer : callable, optional
+        Called with verb ("put" or "read"), key and size (bytes) of each transfer of 64 MiB or more; returns a callback
+        of fsspec that is told how far it is, or None.  It is not pickled with the storage.
 
     Examples
     --------
@@ -58,6 +62,7 @@ class RemoteStorage(Storage):
         storage_options: Mapping[str, object] | None = None,
         concurrency: int = CONCURRENCY,
         deadline_s: float = DEADLINE_S,
+        on_transfer: OnTransfer | None = None,
     ) -> None:
         if not scheme_of(url):
             raise UsageError(f"The place {url!r} is refused because it is no URL. Use LocalStorage for a path.")
@@ -65,6 +70,7 @@ class RemoteStorage(Storage):
         self.url = self._access.public_url
         self._concurrency = concurrency
         self._deadline_s = deadline_s
+        self._on_transfer = on_transfer
         self._creates: bool | None = None
         self._clients: dict[int, Client] = {}
 
@@ -134,7 +140,7 @@ class RemoteStorage(Storage):
                     "cut or changed: restore it from a copy."
                 )
             size = found
-        return RemoteSource(self._client, key, size, self)
+        return RemoteSource(self._client, key, size, self, on_transfer=self._on_transfer)
 
     def read(self, key: str) -> bytes:
         # docstring inherited
@@ -226,14 +232,16 @@ class RemoteStorage(Storage):
     ) -> None:
         client = self._client()
         client.creates = self._creates is not False and client.asks_if_absent
-        client.put(
-            key,
-            counted(buffers, size, key),
-            size,
-            replace=replace,
-            parents=parents,
-            before_publish=before_publish,
-        )
+        with watched(self._on_transfer, "put", key, size) as progress:
+            client.put(
+                key,
+                counted(buffers, size, key),
+                size,
+                replace=replace,
+                parents=parents,
+                before_publish=before_publish,
+                progress=progress,
+            )
 
     def _probe(self, *, parents: bool) -> bool | None:
         if not self._client().asks_if_absent:

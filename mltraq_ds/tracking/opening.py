@@ -9,8 +9,9 @@ from typing import Any
 from mltraq_ds.settings import Settings, options, resolve
 from mltraq_ds.storage import Storage, open_storage
 from mltraq_ds.tracking.database import Database, told_where
+from mltraq_ds.tracking.transfer_bar import transfer_bar
 
-__all__ = ["opened"]
+__all__ = ["opened", "opened_at"]
 
 
 def opened(
@@ -42,4 +43,17 @@ def _storage(settings: Settings) -> Storage:
             storage_options=settings["datastore.storage_options"] or None,
             durability=settings["datastore.durability"],
             mmap=settings["datastore.mmap"],
+            on_transfer=transfer_bar,
         )
+
+
+def opened_at(url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None) -> Storage:
+    """Return another storage than that of the options, but with their durability."""
+    settings = resolve()
+    return open_storage(
+        os.fspath(url),
+        storage_options=dict(storage_options) if storage_options else None,
+        durability=settings["datastore.durability"],
+        mmap=settings["datastore.mmap"],
+        on_transfer=transfer_bar,
+    )

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import pickle
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -447,3 +448,45 @@ class TestInheritedListing:
 
         assert not _finds_by_itself(Inheriting(asynchronous=True))
         assert _finds_by_itself(Own(asynchronous=True))
+
+
+def test_long_transfers_are_told(make):
+    """A callback of fsspec is told of a long put and a long read, all of their bytes, and that they ended."""
+    from fsspec.callbacks import Callback
+
+    from mltraq_ds.storage import transfers
+
+    filesystem, seen = Filesystem(), []
+
+    class Told(Callback):
+        def close(self):
+            seen.append((self.size, self.value))
+
+    def on_transfer(verb, key, size):
+        seen.append((verb, key))
+        return Told() if key != "ignored" else None
+
+    storage = make("oss", filesystem)
+    storage._on_transfer = on_transfer
+    data = bytes(transfers.LONG)
+    storage.put("k", [data], size=len(data))
+    storage.put("small", [b"1"], size=1)
+    storage.put("ignored", [data], size=len(data))
+    assert storage.open("k", size=len(data)).read(0, len(data)) == data
+    whole = (len(data), len(data))
+    assert seen == [("put", "k"), whole, ("put", "ignored"), ("read", "k"), whole]
+    assert pickle.loads(pickle.dumps(RemoteStorage("memory://x", on_transfer=on_transfer)))._on_transfer is None
+
+
+def test_bar_of_a_transfer(capsys):
+    """A session shows a bar for a long transfer, and none if it is told not to."""
+    from mltraq_ds import options
+    from mltraq_ds.tracking.transfer_bar import transfer_bar
+
+    bar = transfer_bar("put", "a/k", 2**20)
+    bar.set_size(2**20)
+    bar.relative_update(2**19)
+    bar.close()
+    assert "put a/k" in capsys.readouterr().err
+    with options.ctx({"tqdm.disable": True}):
+        assert transfer_bar("put", "a/k", 2**20) is None
