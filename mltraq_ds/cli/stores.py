@@ -1,4 +1,4 @@
-"""Commands for whole stores: list, export, import, rebuild-index."""
+"""Commands for whole stores: list, export, import, rebuild-index, move."""
 
 from __future__ import annotations
 
@@ -93,6 +93,22 @@ def rebuild_index(
         )
     runs = found.rebuild_index(_bar("experiments"))
     typer.echo(f"{runs} runs are in the index.")
+
+
+@store.command("move")
+def move(
+    destination: Annotated[str, typer.Option("--to", metavar="STORE", help="An empty place: a path or URL.")],
+) -> None:
+    """Move the default store, or that of --store: copy everything, compare it, and use it from there."""
+    from mltraq_ds.tracking import create_session
+
+    session = create_session()
+    before = session.storage.url
+    counts = session.move_store(destination)
+    typer.echo(
+        f"The store has moved from {printable(before)} to {printable(session.storage.url)} ({counts['files']} files, "
+        f"{size_text(counts['bytes'])}). Set 'datastore.url' to that; what is left at the former place can be removed."
+    )
 
 
 def _transfer(source: str, destination: str, experiment: str | None, overwrite: bool, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from mltraq_ds.errors import CorruptRecordError, InvalidNameError, KeyExistsError, KeyMissingError
+from mltraq_ds.errors import ConflictError, CorruptRecordError, InvalidNameError, KeyExistsError, KeyMissingError
 from mltraq_ds.ids import escape_name, validate_key
 from mltraq_ds.storage.base import Storage
 from mltraq_ds.store import descriptors
@@ -18,6 +18,7 @@ __all__ = [
     "ARTIFACTS",
     "BESIDE",
     "META",
+    "MOVING",
     "PENDING",
     "STORE",
     "VERIFIED",
@@ -46,6 +47,8 @@ PENDING = "_pending"
 VERIFIED = "_verified.json"
 META = "_meta.json"
 ARTIFACTS = "artifacts"
+#: A place that a store is being moved to, or was: see `mltraq_ds.store.moving`.
+MOVING = "_moving.json"
 #: Folders inside that of an experiment, for what is put there beside persist.
 BESIDE = ("artifacts", "derived", "experiments", "logs", "results")
 
@@ -179,7 +182,13 @@ def read_store_id(storage: Storage) -> str | None:
         data = storage.read(STORE)
     except KeyMissingError:
         return None
-    identity = descriptors.from_bytes(data, "store", STORE).get("store_id")
+    body = descriptors.from_bytes(data, "store", STORE)
+    if "moved_to" in body:
+        raise ConflictError(
+            f"The store that was at {storage.url} has moved to {body['moved_to']!s:.500}. Set 'datastore.url' to that "
+            "place; what is left here is a copy of before, to be removed."
+        )
+    identity = body.get("store_id")
     if not isinstance(identity, str):
         raise CorruptRecordError(f"{STORE} has no store id. It was damaged; restore it from a copy.")
     return identity

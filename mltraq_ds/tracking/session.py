@@ -125,9 +125,15 @@ class Session(Upkeep):
                 self._index = index
             return self._index
 
+    def _use_storage(self, storage: Storage) -> None:
+        with self._lock:
+            self.storage, self._index, self._place, self._is_known = storage, None, None, False
+
     def _make_index(self) -> Index:
         """Return the index, making the store if it is new."""
         with self._lock:
+            if self._index is not None:
+                layout.read_store_id(self.storage)  # it may have moved since
             index = self._open_index()
             if index is None:
                 self.database.ping()  # a database that does not answer is refused before anything is made

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from mltraq_ds.errors import DatabaseUnavailableError, MltraqDSError
+from mltraq_ds.errors import DatabaseUnavailableError, MltraqDSError, UsageError
 from mltraq_ds.objects import Objects
 from mltraq_ds.orm.index import Index
 from mltraq_ds.settings import resolve
 from mltraq_ds.storage import Storage
 from mltraq_ds.store import layout, maintenance
 from mltraq_ds.store.identity import refuse_copy
+from mltraq_ds.store.moving import move
 from mltraq_ds.store.report import RebuildReport, Report, SweepReport
 from mltraq_ds.store.sweeping import GRACE_S
 from mltraq_ds.tracking.database import Database
+from mltraq_ds.tracking.opening import opened_at
 
 __all__ = ["Upkeep"]
 
@@ -122,6 +125,52 @@ class Upkeep:
         index = Index(self.database, layout.store_id(self.storage))
         refuse_copy(self.storage, index)
         return maintenance.sweep(self.objects(), index, dry_run=dry_run, grace_s=grace_s)
+
+    def move_store(
+        self, new_url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
+    ) -> dict[str, int]:
+        """Move the store to another place: copy everything, compare it, and use it from there.
+
+        The store keeps its id, so the database finds it there; this session uses the new place at once, others are
+        refused until they name it.  The former place keeps its files, marked as moved; remove them when you like.
+        Killed at any point, one of the two is the store, and the same call goes on.
+
+        Parameters
+        ----------
+        new_url : str or path
+            An empty place: a folder or any URL of fsspec.
+        storage_options : mapping, optional
+            For the new place; none by default.
+
+        Returns
+        -------
+        dict
+            ``files`` and ``bytes`` that were copied.
+
+        Raises
+        ------
+        UsageError
+            If there is no store yet, the place has other files, or is inside the store.  Nothing was changed.
+        ConflictError
+            If somebody writes or sweeps.  The store is where it was; what was copied stays.
+        StorageError
+            If one of the places refuses.  As before.
+        """
+        index = self._open_index()
+        if index is None:
+            raise UsageError(
+                f"There is no store at {self.storage.url} yet, so nothing was moved. Make a session with the new place."
+            )
+        target = opened_at(new_url, storage_options)
+        counts = move(self.storage, target, index)
+        self._use_storage(target)
+        return counts
+
+    def _open_index(self) -> Index | None:
+        raise NotImplementedError
+
+    def _use_storage(self, storage: Storage) -> None:
+        raise NotImplementedError
 
     def _refuse_copy(self, index: Index) -> None:
         with suppress(DatabaseUnavailableError):  # loading by id works without

@@ -60,6 +60,7 @@ LAYERS = {
     "mltraq_ds.store.identity": (5, 0),
     "mltraq_ds.store.index_check": (5, 0),
     "mltraq_ds.store.rebuilding": (5, 0),
+    "mltraq_ds.store.moving": (5, 0),
     "mltraq_ds.store.sweep_leftovers": (5, 0),
     "mltraq_ds.store.sweeping": (5, 0),
     "mltraq_ds.store.saving": (5, 0),
