@@ -150,6 +150,8 @@ def write(
     if row is not None and row.generation >= experiment.generation and not is_reborn:
         if holds:
             names.release(connection, experiment.name, str(intent))
+        for id_replaced, number in replaces.items():  # whoever was faster does not know of these
+            bury(connection, store_id, id_replaced, number)
         return False
     values = experiment_values(store_id, experiment)
     if row is None:

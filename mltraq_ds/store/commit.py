@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mltraq_ds import ids
-from mltraq_ds.errors import ConflictError, ExperimentExistsError, KeyMissingError
+from mltraq_ds.errors import ConflictError, DanglingReferenceError, ExperimentExistsError, KeyMissingError
 from mltraq_ds.ids import fresh_uuid
 from mltraq_ds.objects import Objects
 from mltraq_ds.orm.index import Index
@@ -158,7 +158,11 @@ class Persist:
             record = self._write_records()
             self.storage.flush(self.written)
             kept = {blob.key: blob.size for blob in self.plan.references() if blob.key not in self.written}
-            check_kept(self.storage, self.folder, kept, self.label)
+            try:
+                check_kept(self.storage, self.folder, kept, self.label)
+            except DanglingReferenceError:
+                self._verify(intent)  # whoever has committed meanwhile has removed it: that is no damage
+                raise
             return self._commit(intent, record)
         except KeyMissingError as error:
             raise lost(self.content, "it was deleted meanwhile", is_deleted=True) from error
@@ -256,7 +260,7 @@ class Persist:
             raise lost(self.content, "this writer did not renew its intent in time and was taken for dead")
 
     def _follow_up(self, intent: Intent, generation: Generation) -> bool:
-        watched = self.objects.watched(Watch(self.storage, self.folder, generation.number))
+        watched = self.objects.watched(Watch(self.storage, self.folder, generation.ident))
         for planned in self.plan.blobs:
             planned.rebind(watched)
         return follow_up.after_persist(

@@ -78,7 +78,7 @@ def after_persist(
 
 def _tell(index: Index, rows: Rows, intent: str, ended: list[Generation], label: str, folds: tuple[str, ...]) -> bool:
     try:
-        index.write(*rows, intent=intent, replaces=[end.id_experiment for end in ended], folds=folds)
+        index.write(*rows, intent=intent, replaces=ended, folds=folds)
     except INDEX_ERRORS as error:
         warnings.warn(
             f"{label}, but the database could not be told: {error} Loading by id works; the next session, or "

@@ -19,7 +19,7 @@ from mltraq_ds.objects import Objects
 from mltraq_ds.reference import Reference
 from mltraq_ds.storage.base import Storage
 from mltraq_ds.store import generations, layout, records, single_records
-from mltraq_ds.store.generations import Generation
+from mltraq_ds.store.generations import Generation, Ident
 from mltraq_ds.store.records import ExperimentContent
 from mltraq_ds.store.single_records import Single
 
@@ -36,25 +36,25 @@ class Watch:
         Of the store.
     folder : str
         Of the experiment.
-    number : int
-        The generation that the reader holds.
+    ident : (int, str)
+        Number and writer of the generation that the reader holds; (0, "") if it read single records only.
     """
 
     storage: Storage
     folder: str
-    number: int
+    ident: Ident
 
     def __call__(self, reference: Reference) -> MltraqDSError | None:
         """Return `StaleReferenceError` if the generation is no longer current, else None."""
         current = generations.current(self.storage, self.folder)
-        if (current.number if current is not None else 0) == self.number:
+        if self.ident == (0, "") if current is None else current.stands_on(self.ident):
             return None
         if current is None or current.deleted:
             became = "was deleted. What has been read is still in memory; copy_to(name) cannot bring the rest back."
         else:
             became = f"is now at generation {current.number}. Use reload() to continue from the present state."
         return StaleReferenceError(
-            f"Blob {reference.key} is gone because it belongs to generation {self.number} of an experiment that "
+            f"Blob {reference.key} is gone because it belongs to generation {self.ident[0]} of an experiment that "
             f"{became}"
         )
 
@@ -87,8 +87,8 @@ def load(
         If a record is damaged or gone.
     """
     found = snapshot(objects.storage, id_experiment, at_least)
-    number = found.generation.number if found.generation else 0
-    watched = objects.watched(Watch(objects.storage, layout.folder_of(id_experiment), number))
+    ident = found.generation.ident if found.generation else (0, "")
+    watched = objects.watched(Watch(objects.storage, layout.folder_of(id_experiment), ident))
     content = ExperimentContent(
         id_experiment=id_experiment,
         name=found.head.get("name", id_experiment),

@@ -101,7 +101,7 @@ def _finish_persist(objects: Objects, index: Index | None, intent: Intent, commi
     storage = objects.storage
     folder = layout.folder_of(intent.id_experiment)
     ended = follow_up.end_replaced(storage, committed)
-    update_index(objects, index, intent.id_experiment, intent.key, replaces=[end.id_experiment for end in ended])
+    update_index(objects, index, intent.id_experiment, intent.key, replaces=ended)
     if generations.current(storage, folder) == committed:
         # Superseded meanwhile?  Then the writer that did so has seen to what was left, by its own parent's names.
         retire(storage, _parent(storage, folder, committed), committed)
@@ -114,7 +114,7 @@ def update_index(
     index: Index | None,
     id_experiment: str,
     intent: str | None = None,
-    replaces: list[str] | None = None,
+    replaces: list[Generation] | None = None,
 ) -> None:
     """Make the rows of one experiment what its files say, looking again until they stay the same."""
     if index is None:

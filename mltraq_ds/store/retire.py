@@ -58,6 +58,8 @@ def end_experiment(storage: Storage, id_experiment: str, writer: str, only: Iden
     """
     folder = layout.folder_of(id_experiment)
     while True:
+        # Before the look at what is current: a version that is committed in between must have taken this number.
+        number = max(generations.numbers(storage, folder), default=0) + 1
         last = generations.current(storage, folder)
         # What another one replaces ends as it was persisted: records put alone beside it were not meant.
         alone = single_records.put_ids(storage, folder) if only is None else frozenset()
@@ -66,7 +68,7 @@ def end_experiment(storage: Storage, id_experiment: str, writer: str, only: Iden
             return last
         if only is not None and (last is None or not last.stands_on(only)):
             return None
-        end = _end_of(last, id_experiment, max(generations.numbers(storage, folder), default=0) + 1, writer, folds)
+        end = _end_of(last, id_experiment, number, writer, folds)
         if last is None:
             with suppress(KeyExistsError, KeyMissingError):
                 storage.make_folder(f"{folder}/generations")

@@ -77,7 +77,9 @@ def put_once(storage: Storage, key: str, data: bytes, what: str, verify: Callabl
     what : str
         What is committed, for messages.
     verify : callable, optional
-        Called when everything is written but the name; what it raises stops the commit.
+        Called when everything is written but the name; what it raises stops the commit.  Once it has passed, a
+        repetition of the request does not call it again: it would find what the first one has created, and take that
+        for somebody else's.
 
     Raises
     ------
@@ -88,9 +90,16 @@ def put_once(storage: Storage, key: str, data: bytes, what: str, verify: Callabl
     UnknownOutcomeError
         If the answer was lost and cannot be asked for.  It may have happened.
     """
+    pending = [] if verify is None else [verify]
+
+    def verify_once() -> None:
+        if pending:
+            pending[0]()
+            pending.clear()
+
     for attempt in range(_ATTEMPTS):
         try:
-            storage.put(key, [data], size=len(data), before_publish=verify)
+            storage.put(key, [data], size=len(data), before_publish=verify_once)
         except (KeyExistsError, KeyMissingError):
             raise
         except OSError as error:
