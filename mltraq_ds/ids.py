@@ -39,6 +39,7 @@ MAX_SEGMENT_BYTES = 200  # 255 is the limit of common file systems; the rest is 
 MAX_KEY_BYTES = 1000  # 1,024 is the limit of S3
 
 _SAFE_LOWER = re.compile(r"[a-z0-9._ -]")
+_PLAIN = re.compile(r"[a-z0-9-](?:[a-z0-9._ -]*[a-z0-9_-])?")
 _SAFE_ANY = re.compile(r"[A-Za-z0-9._ -]")
 _USERINFO = re.compile(r"//[^/\s]*@")  # may hold a password
 _DRIVE = re.compile(r"^[A-Za-z]:")
@@ -143,6 +144,8 @@ def unescape_name(segment: str) -> str | None:
 def _escape(name: str, safe: re.Pattern[str]) -> str:
     if not name:
         return "="
+    if len(name) <= MAX_SEGMENT_BYTES and _PLAIN.fullmatch(name):
+        return name  # most ids, in a tenth of the time
     last = len(name) - 1
     parts = []
     for i, char in enumerate(name):
