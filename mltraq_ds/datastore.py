@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from mltraq_ds.blob import StoredEntry
 from mltraq_ds.errors import CorruptBlobError, UsageError
 from mltraq_ds.ids import key_from_url
-from mltraq_ds.lazy import LazyBunch, Placeholder
+from mltraq_ds.lazy import LazyBunch, Placeholder, read_many
 from mltraq_ds.objects import Objects
 from mltraq_ds.place import place_of
 from mltraq_ds.reference import Reference
@@ -231,9 +230,7 @@ class DataStore(LazyBunch):
             Itself.
         """
         wanted = [key for key in (self if keys is None else keys) if isinstance(self._peek(key), Placeholder)]
-        with ThreadPoolExecutor(max_workers=n_jobs or min(8, len(wanted) or 1)) as threads:
-            for _ in threads.map(self.__getitem__, wanted):
-                pass
+        read_many([(self, key) for key in wanted], n_jobs)
         return self
 
     def _empty(self) -> DataStore:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import reprlib
 import threading
-from collections.abc import ItemsView, Iterator, ValuesView
+from collections.abc import ItemsView, Iterator, Sequence, ValuesView
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from typing import Any, TypeVar
 
 from mltraq_ds.bunch import Bunch
 from mltraq_ds.errors import MltraqDSError
 
-__all__ = ["LazyBunch", "Placeholder", "copied", "summary_text", "unread_text"]
+__all__ = ["LazyBunch", "Placeholder", "copied", "read_many", "summary_text", "unread_text"]
+
+_READERS = 8
 
 _Self = TypeVar("_Self", bound="LazyBunch")
 _MISSING = object()
@@ -53,6 +56,13 @@ def unread_text(kept: Placeholder) -> str:
         return f"<{summary_text(kept.summary())}, not read yet>"
     except MltraqDSError as error:
         return f"<cannot be read: {type(error).__name__}>"
+
+
+def read_many(wanted: Sequence[tuple[LazyBunch, str]], n_jobs: int | None = None) -> None:
+    """Read values, given by bunch and key, in `n_jobs` threads; by default one for each up to 8."""
+    with ThreadPoolExecutor(max_workers=n_jobs or min(_READERS, len(wanted) or 1)) as threads:
+        for _ in threads.map(lambda where: where[0][where[1]], wanted):
+            pass
 
 
 class _Items(ItemsView[str, Any]):

@@ -17,6 +17,7 @@ from mltraq_ds.store.generations import Generation, Ident
 from mltraq_ds.store.layout import now_text
 from mltraq_ds.store.records import ExperimentContent, check_content
 from mltraq_ds.tracking.execution import execute_runs
+from mltraq_ds.tracking.loading import Loading
 from mltraq_ds.tracking.run import Run, Runs, Step, as_steps, copy_run, new_run
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Home(Protocol):
         """Delete an experiment."""
 
 
-class Experiment:
+class Experiment(Loading):
     """Runs and fields under one name.
 
     Made by `Session.create_experiment` or `Session.load_experiment`.

@@ -53,6 +53,25 @@ def make(session, name="e", **fields):
     return experiment
 
 
+def test_load_reads_everything_at_once(session, tmp_path):
+    """After load() nothing needs the store any more: values, DataStores and those inside them are all there."""
+    experiment = make(session, array=np.arange(1000), ds=DataStore(a=np.ones(300), inner=DataStore(b=[1, 2])), lr=0.5)
+    experiment.fields.of_all = np.zeros(500)
+    experiment.persist()
+    for n_jobs in (None, 1):
+        loaded = session.load_experiment("e").load(n_jobs=n_jobs)
+        for path in tmp_path.joinpath("store", experiment.id_experiment).iterdir():
+            if path.is_file() and n_jobs == 1:
+                path.unlink()
+        fields = loaded.runs.first().fields
+        assert fields.array.sum() == 499500
+        assert (fields.ds.a.sum(), fields.ds.inner.b, fields.lr, loaded.fields.of_all.sum()) == (300, [1, 2], 0.5, 0)
+    with pytest.raises(DanglingReferenceError):
+        session.load_experiment("e").load()
+    experiment.runs.first().fields.ds.itself = experiment.runs.first().fields.ds
+    assert experiment.load() is experiment
+
+
 def test_everything_comes_back_in_another_process(session, tmp_path):
     """Scalars, arrays, frames and DataStores on runs and experiment are equal in a new process."""
     experiment = session.create_experiment("digits", owner="me", table=pd.DataFrame({"a": [1, 2]}))
