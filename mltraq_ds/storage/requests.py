@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -72,6 +73,8 @@ class Requests:
         """
         import stamina  # heavy, and of no use to local stores
 
+        # It logs each repetition as a warning, which Python prints if nobody has set up logging.
+        logging.getLogger("stamina").addHandler(_SILENT)
         ends = time.monotonic() + self.deadline_s
         for attempt in stamina.retry_context(
             on=_is_transient,
@@ -85,6 +88,9 @@ class Requests:
                 self.prepare()
                 return request(max(0.5, ends - time.monotonic()))
         raise AssertionError("unreachable")
+
+
+_SILENT = logging.NullHandler()
 
 
 def _nothing() -> None:

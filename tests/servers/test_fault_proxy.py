@@ -210,14 +210,14 @@ def test_number_of_requests(proxy, prefix, tmp_path):
     """Opening a blob and reading one of its keys takes two requests; a hundred DataStores in parallel two each."""
     session = open_session(tmp_path, proxy.port, prefix)
     experiment = session.create_experiment("e")
-    names = [f"ds{number}" for number in range(20)]
+    names = [f"ds{number}" for number in range(101)]
     with experiment.run() as run:
         for name in names:
-            run.fields[name] = DataStore(a=np.arange(30_000), b=np.ones(30_000))
+            run.fields[name] = DataStore(a=np.arange(5000), b=np.ones(5000))
     experiment.persist()
     fields = open_session(tmp_path, proxy.port, prefix).load_experiment("e").runs.first().fields
     proxy.log.clear()
-    assert fields.ds0.a[-1] == 29_999
+    assert fields.ds0.a[-1] == 4999
     assert len(proxy.log) <= 3
     proxy.log.clear()
     threads = [threading.Thread(target=lambda name=name: fields[name].b.sum()) for name in names[1:]]
@@ -225,5 +225,6 @@ def test_number_of_requests(proxy, prefix, tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
+    assert len(threads) == 100
     assert len(proxy.log) <= 2 * len(threads)
     assert all(request.startswith("GET") for request in proxy.log)
