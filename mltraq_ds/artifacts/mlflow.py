@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from mltraq_ds.artifacts.flavors import FLAVORS, flavor_of
-from mltraq_ds.artifacts.mlflow_uris import absolute, check_answers, without_secrets
+from mltraq_ds.artifacts.mlflow_uris import absolute, check_answers, split_login, without_secrets
 from mltraq_ds.errors import (
     ArtifactBackendError,
     CorruptRecordError,
@@ -38,8 +38,8 @@ __all__ = ["MLflowBackend"]
 T = TypeVar("T")
 
 _LOCK = threading.RLock()
-_QUIET = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
-_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_RUN_ID", _QUIET)
+_LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_RUN_ID", *_LOGIN)
 _MODEL_URI = re.compile(r"models:/(m-[0-9a-f]{32})|runs:/([0-9a-f]{32})/[\w][\w /-]*")
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _EXPERIMENT = "Default"
@@ -269,10 +269,11 @@ def _uris(mlflow: Any, tracking: str, registry: str | None, *, is_users: bool) -
     environment = {name: os.environ.get(name) for name in _VARIABLES}
     try:
         os.environ.pop("MLFLOW_RUN_ID", None)  # else that run would be taken up, and ended
-        if without_secrets(tracking) != tracking:
-            os.environ[_QUIET] = "true"  # else MLflow prints the URI of the run, with the password
         if not is_users:
-            mlflow.set_tracking_uri(tracking)
+            # MLflow prints the URI of a run, so the password goes the other way that there is.
+            plain, login = split_login(tracking)
+            os.environ.update(zip(_LOGIN, login, strict=False))
+            mlflow.set_tracking_uri(plain)
         if registry is not None or not is_users:
             mlflow.set_registry_uri(absolute(registry) if registry is not None else "")  # "": that of the tracking URI
         yield

@@ -7,14 +7,16 @@ import ssl
 import urllib.error
 import urllib.request
 from pathlib import Path
+from urllib.parse import unquote
 
 from mltraq_ds.errors import ArtifactBackendError
 from mltraq_ds.option_table import redact
 
-__all__ = ["absolute", "check_answers", "without_secrets"]
+__all__ = ["absolute", "check_answers", "split_login", "without_secrets"]
 
 _ANSWER_S = 10.0
 _USERINFO = re.compile(r"://[^/\s]*@")
+_LOGIN = re.compile(r"(https?://)([^/:@\s]*):([^/@\s]*)@")
 _RELATIVE_SQLITE = re.compile(r"(sqlite:///)(?!/)(.+)")
 
 
@@ -41,6 +43,22 @@ def without_secrets(uri: str) -> str:
     'https://mlflow.example/x'
     """
     return redact(_USERINFO.sub("://", uri))
+
+
+def split_login(uri: str) -> tuple[str, tuple[str, ...]]:
+    """Return the URI of a server without user and password, and these, if it has them.
+
+    Examples
+    --------
+    >>> split_login("https://ada:pa%40ss@mlflow.example/x")
+    ('https://mlflow.example/x', ('ada', 'pa@ss'))
+    >>> split_login("postgresql://ada:pass@db.example/x")
+    ('postgresql://ada:pass@db.example/x', ())
+    """
+    found = _LOGIN.match(uri)
+    if found is None:
+        return uri, ()
+    return f"{found[1]}{uri[found.end() :]}", (unquote(found[2]), unquote(found[3]))
 
 
 def check_answers(uri: str) -> None:
