@@ -208,7 +208,7 @@ class StoreConfig(ABC):
         return {**document, "_type": self.scheme}
 
     def _references(self, secrets: str | Mapping[str, str] | None) -> Mapping[str, str]:
-        found = self._secrets()
+        found = self.secrets()
         if isinstance(secrets, str):
             if len(found) > 1:
                 raise UsageError(
@@ -228,7 +228,8 @@ class StoreConfig(ABC):
         """Return the fields, the scope last."""
         return sorted(fields(self), key=lambda one: one.name == "experiment_id")
 
-    def _secrets(self) -> list[str]:
+    def secrets(self) -> list[str]:
+        """Return where in the fields there are secrets; references are none."""
         return [where for one in fields(self) for where in names_of_secrets(one.name, getattr(self, one.name))]
 
     def resolved(self, name: str) -> Any:
@@ -269,7 +270,7 @@ class StoreConfig(ABC):
         return f"{type(self).__qualname__}({shown})"
 
     def __getstate__(self) -> dict[str, Any]:
-        found = self._secrets()
+        found = self.secrets()
         if found:
             raise UsageError(
                 f"The configuration cannot be pickled because it holds secrets ({', '.join(found)}), which would be "

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import urllib.parse
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
-from mltraq_ds.errors import UsageError
+from mltraq_ds.errors import SecretInOptionsWarning, UsageError
 from mltraq_ds.storage import Storage, open_storage
 from mltraq_ds.storage.places import path_from, scheme_of
 from mltraq_ds.store.config import StoreConfig
@@ -79,8 +80,11 @@ class FileStoreConfig(StoreConfig):
 
     def open_storage(self) -> Storage:
         """Return the storage of the root."""
-        options = self.resolved("storage_options")
-        return open_storage(self.resolved("root"), storage_options=options or None)
+        options, root = self.resolved("storage_options"), self.resolved("root")
+        with warnings.catch_warnings():
+            if not self.secrets():  # where they are was named, as the warning asks for
+                warnings.simplefilter("ignore", SecretInOptionsWarning)
+            return open_storage(root, storage_options=options or None)
 
     @classmethod
     def from_locator(cls, info: LocatorInfo, **kwargs: Any) -> Self:
