@@ -15,6 +15,10 @@ from typing import Any
 TIMEOUT_S = 60
 
 
+class Died(BaseException):
+    """Ends a thread that is to do nothing any more; not an `Exception`, so that nobody goes on after it."""
+
+
 @dataclass
 class Actor:
     """One thread; `pause` is called by the code under test, in this thread, at each seam."""
@@ -25,6 +29,7 @@ class Actor:
     error: BaseException | None = None
     at: str = ""
     is_over: bool = False
+    is_dead: bool = False
     _go: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     _stopped: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     _thread: threading.Thread | None = None
@@ -43,10 +48,20 @@ class Actor:
     def pause(self, at: str) -> None:
         if threading.current_thread() is not self._thread:
             return
+        if self.is_dead:
+            raise Died
         self.at = at
         self._stopped.release()
         if not self._go.acquire(timeout=TIMEOUT_S):
             raise AssertionError("nobody gave this actor its turn")
+        if self.is_dead:
+            raise Died
+
+    def end(self) -> None:
+        """Have a thread that will get no turn any more do nothing else and end."""
+        self.is_dead = True
+        if self._thread is not None and not self.is_over:
+            self.step()
 
     def _wait(self) -> None:
         if not self._stopped.acquire(timeout=TIMEOUT_S):

@@ -1,8 +1,13 @@
-"""Random schedules of the protocol model, and what must hold when all is quiet again."""
+"""Random schedules, and what must hold of the protocol model when all is quiet again.
+
+Who acts, in which order, who sleeps and who dies is drawn here, for the model and for the real code alike:
+`tests/concurrency/test_schedules.py` brings a world and acts of its own.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +34,32 @@ class Actor:
     steps: Steps
     title: str
     asleep: int = 0  # steps of the schedule until it wakes; its lease is not renewed meanwhile
+
+
+@dataclass(frozen=True)
+class Acts:
+    """What actors do, each as steps; and what somebody may hold who loads now."""
+
+    persist: Callable[..., Steps]
+    delete: Callable[..., Steps]
+    read: Callable[..., Steps]
+    sweep: Callable[..., Steps]
+    put_single: Callable[..., Steps]
+    load: Callable[..., list[Experiment]]
+
+
+def load(w: World) -> list[Experiment]:
+    """Return about half of what is there."""
+    loaded = []
+    for key, folder in w.folders.items():
+        gen = folder.current
+        alone = frozenset(folder.singles.values()) - (gen.folds if gen else frozenset())
+        if (alone or (gen and not gen.deleted)) and w.random.random() < 0.5:
+            loaded.append(Experiment(key, None if gen and gen.deleted else gen, alone))
+    return loaded
+
+
+MODEL = Acts(persist, delete, read, sweep, put_single, load)
 
 
 def run_all(w: World, steps: Steps) -> None:
@@ -76,7 +107,7 @@ def interleave(w: World, actors: list[Actor], crash: float, sleep: float) -> Non
     raise Violation(f"I5 ends not: {[actor.title for actor in actors]}")
 
 
-def actors(w: World, loaded: list[Experiment], *, singles: bool) -> list[Actor]:
+def actors(w: World, loaded: list[Experiment], acts: Acts, *, singles: bool) -> list[Actor]:
     """Up to four writers, a deleter, a sweeper, a reader; some hold what they loaded before the others began."""
     rnd, ids, names = w.random, ["x", "y", "z"], ["n", "m"]
     found = []
@@ -86,15 +117,16 @@ def actors(w: World, loaded: list[Experiment], *, singles: bool) -> list[Actor]:
         new = mode in ("fail", "replace") and rnd.random() < 0.7
         exp = Experiment(rnd.choice(ids)) if new else Experiment(old.id, old.base, old.read)
         name = rnd.choice(names) if rnd.random() < 0.3 or not exp.base else exp.base.name
-        found.append(Actor(persist(w, exp, name, mode), f"{mode} {exp.id} as {name} on {exp.base and exp.base.ident}"))
-    for kind, chance in ((delete, 0.4), (read, 0.5)):
+        title = f"{mode} {exp.id} as {name} on {exp.base and exp.base.ident}"
+        found.append(Actor(acts.persist(w, exp, name, mode), title))
+    for kind, chance in ((acts.delete, 0.4), (acts.read, 0.5)):
         if rnd.random() < chance:
             found.append(Actor(kind(w, rnd.choice(ids)), kind.__name__))
     for _ in range(rnd.choice((0, 0, 1, 3)) if singles else 0):
         key, run = rnd.choice(ids), rnd.choice("rs")
-        found.append(Actor(put_single(w, key, run), f"put {run} of {key}"))
+        found.append(Actor(acts.put_single(w, key, run), f"put {run} of {key}"))
     if rnd.random() < 0.33:
-        found.append(Actor(sweep(w), "sweep"))
+        found.append(Actor(acts.sweep(w), "sweep"))
     return found
 
 
@@ -104,16 +136,17 @@ def schedule(seed: int, *, local: bool, bad: frozenset[str] = frozenset(), singl
     loaded = [Experiment("x"), Experiment("y")]
     for exp, name in zip(loaded, "nm", strict=True):
         run_all(w, persist(w, exp, name))
-    for _ in range(w.random.randint(1, 3)):
-        crash, jump = w.random.choice((0, 0.01, 0.05)), w.random.choice((0, 0.03, 0.15))
-        interleave(w, actors(w, loaded, singles=singles), crash, jump)
-        for key, folder in w.folders.items():
-            gen = folder.current
-            alone = frozenset(folder.singles.values()) - (gen.folds if gen else frozenset())
-            if (alone or (gen and not gen.deleted)) and w.random.random() < 0.5:
-                loaded.append(Experiment(key, None if gen and gen.deleted else gen, alone))
+    waves(w, loaded, MODEL, singles=singles)
     settle(w)
     return w
+
+
+def waves(w: World, loaded: list[Experiment], acts: Acts, *, singles: bool = False) -> None:
+    """Have actors act, wave after wave; after each, some of what is there is loaded and held."""
+    for _ in range(w.random.randint(1, 3)):
+        crash, jump = w.random.choice((0, 0.01, 0.05)), w.random.choice((0, 0.03, 0.15))
+        interleave(w, actors(w, loaded, acts, singles=singles), crash, jump)
+        loaded += acts.load(w)
 
 
 def settle(w: World) -> None:
