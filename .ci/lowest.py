@@ -8,7 +8,7 @@ from packaging.requirements import Requirement
 
 
 def main(target: str) -> None:
-    """Write one ``name==version`` per lower bound; those of the extras ``test`` and ``servers`` are not ours to claim."""
+    """Write one ``name==version`` per lower bound; not of extras ``test`` and ``servers``."""
     config = configparser.ConfigParser()
     config.read(Path(__file__).parents[1] / "setup.cfg")
     texts = config["options"]["install_requires"].splitlines()
