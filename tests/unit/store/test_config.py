@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import pytest
 
-from mltraq_ds.errors import UsageError
+from mltraq_ds.errors import FormatError, UsageError
 from mltraq_ds.store import (
     ConfigRegistry,
     FileStoreConfig,
@@ -23,6 +23,7 @@ from mltraq_ds.store import (
     StoreConfig,
     config,
     create_store,
+    descriptors,
     parse_locator,
     parse_to_config,
 )
@@ -250,3 +251,21 @@ def test_files_need_no_sql(tmp_path):
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+def test_other_layouts_and_folders(tmp_path):
+    """A store of a newer version is refused with the remedy; a folder that is no store has no experiments."""
+    body = {"store_id": "x", "created": "now"}
+    newer = descriptors.to_bytes("store", body).replace(b'"version": 1', b'"version": 99')
+    (tmp_path / "newer").mkdir()
+    (tmp_path / "newer" / "_store.json").write_bytes(newer)
+    for config_ in (
+        FileStoreConfig(root=tmp_path / "newer"),
+        SqliteStoreConfig(connection_string=f"sqlite:///{tmp_path}/i.db", file_root=tmp_path / "newer"),
+    ):
+        with pytest.raises(FormatError, match=r"version 99.*Upgrade"):
+            config_.connect().put_run_record(RunRecord.success("1", "x"))
+    assert sorted(path.name for path in (tmp_path / "newer").iterdir()) == ["_store.json"]
+    (tmp_path / "plain" / "folder").mkdir(parents=True)
+    (tmp_path / "plain" / "folder" / "file.txt").write_text("mine")
+    assert FileStoreConfig(root=tmp_path / "plain").list_experiments() == []
