@@ -19,7 +19,7 @@ _GRACE_S = 86_400
 _MAX_GRACE_S = 10**9
 
 remote = typer.Typer(
-    rich_markup_mode=None, no_args_is_help=True, help="Blobs on content-addressed remotes: S3, shared folders, …"
+    rich_markup_mode=None, no_args_is_help=True, help="Blobs on remotes: add, fetch, verify, sweep."
 )
 
 _Input = Annotated[str, typer.Option("--input", "-i", metavar="STORE", help="The store.")]
@@ -206,7 +206,7 @@ def clone(
     jobs: _Jobs = None,
     as_json: _Json = False,
 ) -> None:
-    """Write a second store with the same experiments; blobs on remotes are downloaded unless REMOTE_FILE."""
+    """Write a second store with the same experiments.  Blobs on remotes are downloaded unless REMOTE_FILE."""
     from mltraq_ds import lake
 
     _print(lake.clone(input_, output, mode=mode, fallback=fallback, jobs=jobs), as_json)

@@ -59,10 +59,27 @@ def test_every_command_is_documented(root):
     wanted = {f"mltraq-ds {name}": each.params for name, each in COMMANDS.items()}
     wanted["Options of all commands"] = typer.main.get_command(app).params
     assert set(sections) == set(wanted)
+    groups = {f"mltraq-ds {name}" for name, each in COMMANDS.items() if hasattr(each, "commands")}
     for title, parameters in wanted.items():
+        if title in groups:
+            continue
         names = {max(parameter.opts, key=len) for parameter in parameters if parameter.opts[0].startswith("-")}
         documented = set(re.findall(r"^`(--[\w-]+)", sections[title], re.MULTILINE))
         assert documented == names - {"--help"}, title
+
+
+def test_every_command_of_a_group_is_documented(root):
+    """The section of a group has a paragraph for each of its commands, and names every option of theirs."""
+    page = (root / "docs/reference/cli.md").read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^## mltraq-ds (.*?)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
+    missing = []
+    for group, commands in ((name, each.commands) for name, each in COMMANDS.items() if hasattr(each, "commands")):
+        for name, command in commands.items():
+            names = {max(parameter.opts, key=len) for parameter in command.params if parameter.opts[0][0] == "-"}
+            missing += [] if f"\n`{group} {name}" in sections[group] else [f"{group} {name}"]
+            missing += [f"{group} {name} {one}" for one in names - {"--help"} if one not in sections[group]]
+            assert all(parameter.help for parameter in command.params if parameter.param_type_name == "option"), name
+    assert missing == []
 
 
 def test_main(capsys, monkeypatch):
