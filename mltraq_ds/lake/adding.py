@@ -8,7 +8,7 @@ from typing import Any
 
 from mltraq_ds.errors import RemotesError, UsageError
 from mltraq_ds.lake import copying, dropping
-from mltraq_ds.lake.common import Keys, Store, Urls, create_remotes, storage_of, urls_of
+from mltraq_ds.lake.naming import Keys, Store, Urls, create_remotes, storage_of, urls_of
 from mltraq_ds.lake.copying import Mode
 from mltraq_ds.lake.remotes import Remote
 from mltraq_ds.lake.report import BlobRow, LakeReport

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mltraq_ds.errors import UsageError
 from mltraq_ds.lake import copying, linking
-from mltraq_ds.lake.common import Store, storage_of
+from mltraq_ds.lake.naming import Store, storage_of
 from mltraq_ds.lake.copying import Mode
 from mltraq_ds.lake.report import LakeReport
 from mltraq_ds.lake.selection import Selection

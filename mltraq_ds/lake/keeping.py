@@ -6,7 +6,7 @@ from functools import cache
 
 from mltraq_ds.errors import UsageError
 from mltraq_ds.lake import dropping
-from mltraq_ds.lake.common import Keys, Store, Urls, each_blob, urls_of
+from mltraq_ds.lake.naming import Keys, Store, Urls, each_blob, urls_of
 from mltraq_ds.lake.remotes import Remote
 from mltraq_ds.lake.report import LakeReport
 from mltraq_ds.lake.selection import Selection

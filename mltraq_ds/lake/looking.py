@@ -7,7 +7,7 @@ from functools import cache
 
 from mltraq_ds.errors import CorruptBlobError, KeyMissingError
 from mltraq_ds.lake.bytes import pointer_of
-from mltraq_ds.lake.common import Store, Url, storage_of
+from mltraq_ds.lake.naming import Store, Url, storage_of
 from mltraq_ds.lake.remotes import Remote
 from mltraq_ds.lake.report import BlobRow, LakeReport
 from mltraq_ds.lake.selection import Selection

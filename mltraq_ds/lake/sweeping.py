@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from mltraq_ds.errors import MltraqDSError, UsageError
-from mltraq_ds.lake.common import Store, Url, storage_of
+from mltraq_ds.lake.naming import Store, Url, storage_of
 from mltraq_ds.lake.remotes import GRACE_S, Remote
 from mltraq_ds.lake.report import BlobRow, LakeReport
 from mltraq_ds.lake.selection import require_store

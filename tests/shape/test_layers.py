@@ -87,6 +87,7 @@ HOMES = {
     "orjson": ["mltraq_ds.store.texts"],
     "pandas": [
         "mltraq_ds.codecs",
+        "mltraq_ds.lake.report",
         "mltraq_ds.store.report",
         "mltraq_ds.store.results",
         "mltraq_ds.orm.database",

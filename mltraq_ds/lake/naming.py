@@ -1,4 +1,4 @@
-"""What the verbs of the lake share: how stores and remotes are named, and how work is done on every blob."""
+"""How stores, remotes and fields are named in the verbs of the lake, and one way to do work on every blob."""
 
 from __future__ import annotations
 
