@@ -242,3 +242,22 @@ def test_real_credentials_are_in_nothing(kind, url, seaweedfs, monkeypatch, tmp_
         assert_clean(pickle.dumps(failed.value), "a pickled error")
     assert_clean(caplog.text, "the log")
     assert_clean("".join(capfd.readouterr()), "what is printed")
+
+
+@pytest.mark.slow
+def test_memory_of_a_large_upload(url, seaweedfs):
+    """A large array is sent from where it is: what is in memory beside it does not grow with its size."""
+    import tracemalloc
+
+    storage = RemoteStorage(url, storage_options=seaweedfs.options, concurrency=4)
+    storage.put("first", [b"1"], size=1)  # imports and connects
+    data = memoryview(np.arange(8 * 2**20)).cast("B")
+    tracemalloc.start()
+    try:
+        storage.put("x", [data], size=data.nbytes)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert data.nbytes == 64 * 2**20
+    assert peak < 20 * 2**20
+    assert storage.open("x").read(0, data.nbytes) == data
