@@ -193,6 +193,8 @@ class Objects:
             return codecs.decode(
                 entry.tree, entry.members, nested=partial(_resolve, key, entry, nested), allow_pickle=self.allow_pickle
             )
+        except KeyMissingError as error:  # removed since it was opened, where each read is a request
+            raise self._missing(Reference(key, 0, "")) from error
         except CorruptBlobError as error:
             if key in str(error):
                 raise
@@ -206,9 +208,9 @@ class Objects:
             return known
         try:
             source = open_anywhere(self.storage, reference.key, size=reference.size or None)
+            blob = blobs.open_blob(source, digest=reference.digest or None, verify=self.verify)
         except KeyMissingError as error:
             raise self._missing(reference) from error
-        blob = blobs.open_blob(source, digest=reference.digest or None, verify=self.verify)
         with self._lock:
             self._open[reference.key] = blob
         return blob
@@ -216,7 +218,7 @@ class Objects:
     def _missing(self, reference: Reference) -> MltraqDSError:
         explained = self.explain_missing(reference) if self.explain_missing else None
         return explained or DanglingReferenceError(
-            f"Blob {reference.key} ({reference.size} bytes) is gone from {self.storage.url}, but something still "
+            f"Blob {reference.key} is gone from {self.storage.url}, but something still "
             "refers to "
             "it. Restore it from a copy; 'mltraq-ds check' lists all such references."
         )

@@ -131,3 +131,40 @@ def test_a_kept_blob_that_a_rival_has_removed_is_no_damage(tmp_path):
         slow.persist("update")
     assert numbers_of(session, "other") == 1
     assert len(session.check()) == 0
+
+
+def test_a_blob_removed_between_two_reads_is_stale(tmp_path):
+    """Where each read is a request, a version may be replaced after its blob was opened: at whichever, it is stale."""
+    database, url = f"sqlite:///{tmp_path}/index.db", "memory://between"
+    session = create_session(database, url)
+    experiment = make(session).persist()
+    rivals, reads = [], []
+
+    def go_first(call):
+        reads.append(call)
+        if len(reads) == position:
+            for rival in rivals:
+                rival.runs.first().fields.kept = DataStore(a=np.full(300_000, position))
+                rival.persist("update")
+            rivals.clear()
+
+    def plan(call):
+        return Callback(go_first) if call.verb in ("open", "read_range") else None
+
+    for position in itertools.count(1):  # noqa: B007 - `go_first` looks at it
+        reads.clear()
+        rivals.append(session.load_experiment("e"))
+        kept = (
+            create_session(database, FaultStorage(open_storage(url), plan))
+            .load_experiment("e")
+            .runs.first()
+            .fields.kept
+        )
+        try:
+            assert kept.a.size in (1000, 300_000)
+        except StaleReferenceError:
+            assert not rivals
+        if rivals:
+            break
+    assert position > 2
+    experiment.reload().delete()
