@@ -19,6 +19,7 @@ from mltraq_ds.storage import Storage
 from mltraq_ds.store import layout, reading
 from mltraq_ds.store.commit import Persist
 from mltraq_ds.store.deletion import delete
+from mltraq_ds.store.index_lag import catch_up
 from mltraq_ds.store.recovery import recover, warn_unreadable
 from mltraq_ds.tracking.bound_io import BoundIO
 from mltraq_ds.tracking.experiment import Experiment
@@ -122,6 +123,7 @@ class Session(Upkeep):
                 index = Index(self.database, store_id)
                 self._refuse_copy(index)
                 recover(self.objects(), index, warn_unreadable)
+                catch_up(self.storage, index)
                 self._index = index
             return self._index
 

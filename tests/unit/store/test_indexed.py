@@ -236,7 +236,7 @@ def test_the_index_is_down(local, tmp_path):
 
 
 def test_check_tells_of_a_lag(local, tmp_path):
-    """As long as nobody has caught up, check says that the index is behind."""
+    """As long as nobody has caught up, check says that the index is behind; a session catches up as well."""
     with local.connect() as store:
         store.put_run_record(a_record(0))
         store.link._failure = OSError("gone")
@@ -245,6 +245,8 @@ def test_check_tells_of_a_lag(local, tmp_path):
     with create_session(local.connection_string, local.file_root) as session:
         kinds = [(one.kind, one.key.partition("/")[0]) for one in session.check()]
         assert kinds == [("index drift", "_pending"), ("index drift", "exp=3a1")]
+        assert session.ls().runs.tolist() == [2]
+        assert len(session.check()) == 0
 
 
 def test_a_copy_is_refused(local, tmp_path):
