@@ -146,7 +146,7 @@ def test_statements_kept_are_those_rendered():
     def plain(statements):
         return [re.sub(r"\s+", "", statement) for statement in statements]
 
-    assert plain(ddl.SQLITE) == plain(schema._render("sqlite"))
+    assert plain(ddl.SQLITE) == plain(schema._render(sa.URL.create("sqlite").get_dialect()()))
 
 
 def test_tables_of_others_stay(path):
