@@ -15,9 +15,9 @@ import sqlalchemy as sa
 
 from mltraq_ds import DataStore, artifact_store, create_session, delete, get, options, save
 from mltraq_ds.artifacts import registry
-from mltraq_ds.errors import ArtifactNotFoundError, MltraqDSError, MltraqDSWarning
+from mltraq_ds.errors import ArtifactNotFoundError, MltraqDSError, MltraqDSWarning, UnknownOutcomeError
 from mltraq_ds.storage import LocalStorage
-from mltraq_ds.store import intents
+from mltraq_ds.store import intents, slots
 from mltraq_ds.testing import Fail, Fault, FaultStorage, Kill, LoseResponse, Short
 
 NAME = "subject"
@@ -324,3 +324,48 @@ def test_a_delete_that_was_stopped_goes_on(tmp_path, monkeypatch):
     session.ls()
     assert len([path for path in folder.iterdir() if len(path.name) == 32]) == 2
     assert len(session.check(deep=True)) == 0
+
+
+class Remote(FaultStorage):
+    """A storage whose answers may be lost while the request is on its way."""
+
+    @property
+    def is_local(self):
+        return False
+
+
+def _is_commit(call):
+    return call.verb == "put" and "/versions/" in call.key
+
+
+@pytest.mark.parametrize("n_lost", [1, 3, 4])
+@pytest.mark.parametrize("fault", ["fails", "loses-response"])
+def test_an_answer_that_was_lost_is_asked_for_again(tmp_path, monkeypatch, fault, n_lost):
+    """A commit whose answer is lost is repeated until it is known; if it never is, nothing is undone or lost."""
+    template = build(tmp_path, monkeypatch, "next")
+    monkeypatch.setattr(slots.time, "sleep", lambda s: None)
+    lost = itertools.count(1)
+    plan = lambda call: FAULTS[fault] if _is_commit(call) and next(lost) <= n_lost else None  # noqa: E731
+    session = template.enter(Remote(template.local(), plan))
+    error = attempt(save_next)
+    session.close()
+    is_unknown = n_lost == 4 and fault == "fails"
+    assert isinstance(error, UnknownOutcomeError) == is_unknown
+    with monkeypatch.context() as patch:
+        as_of_an_ended_process(patch)
+        there = check_promise(template, [1, 2], [1, 2, 3], goes_on=True)
+    assert there == ([1, 2] if is_unknown else [1, 2, 3])
+
+
+def test_in_memory(tmp_path, monkeypatch):
+    """Where there are no folders versions are saved, listed and deleted in the same way."""
+    with options.ctx({"tqdm.disable": True}):
+        session = create_session(f"sqlite:///{tmp_path}/index.db", f"memory://{tmp_path.name}")
+    monkeypatch.setattr(registry, "default_session", lambda: session)
+    assert [save(value(number), NAME).version for number in (1, 2)] == [1, 2]
+    delete(NAME, 2)
+    assert number_of(get(NAME)) == 1
+    assert save(value(3), NAME).version == 3
+    assert session.check(deep=True).kinds() == {}
+    assert len(session.sweep(dry_run=False, grace_s=0)) == 0
+    session.close()

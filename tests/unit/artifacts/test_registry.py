@@ -402,3 +402,16 @@ def test_folders_of_artifacts_are_reserved():
         folder = layout.artifact_folder(name)
         assert folder.startswith("artifacts/")
         assert folder.count("/") == 1
+
+
+def test_moving_a_store_takes_them_along(home):
+    """move_store() copies versions, blobs and rows of artifacts, and their numbers go on."""
+    save(WEIGHTS, "w")
+    save([1], "w")
+    delete("w", 2)
+    default_session().move_store(str(home / "moved"))
+    options.set("datastore.url", str(home / "moved"))
+    assert get("w").get_value().tobytes() == WEIGHTS.tobytes()
+    assert [one.version for one in artifact_store()] == [1]
+    assert save([2], "w").version == 3
+    assert len(default_session().check(deep=True)) == 0
