@@ -85,6 +85,8 @@ def export_store(
         return transfer_by_verbs(from_store, to_store, scope, wanted, overwrite=overwrite, progress=progress_callback)
     if from_store.storage.url == to_store.storage.url:
         raise UsageError(f"The store {from_store.storage.url} cannot be copied onto itself. Give another destination.")
+    if (link := getattr(to_store, "link", None)) is not None:
+        link.prepare()  # an index that sees a store from its begin knows it whole
     work = _Transfer(from_store.storage, to_store.storage, wanted, overwrite, progress_callback)
     ids = [scope] if scope is not None else sorted(collection.experiments(from_store.storage))
     work.run(ids, with_rest=scope is None, told=partial(_tell, to_store))

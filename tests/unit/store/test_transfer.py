@@ -66,6 +66,7 @@ def test_there_and_back(source, tmp_path):
     for place in (indexed.file_root, remote.root, back):
         assert len(check(open_storage(place), deep=True)) == 0
     with indexed.connect() as store:
+        assert store.link.ask() is not None
         assert len(store.check()) == 0
         assert store.link.database.query("SELECT count(*) AS n FROM mltraq_runs").n.tolist() == [5]
     with create_session(f"sqlite:///{tmp_path}/back.db", back) as session:
