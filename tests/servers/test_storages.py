@@ -24,7 +24,7 @@ URLS = {
 }
 
 
-QUICK = {"seaweedfs", "sftp"}
+QUICK = {"azurite", "gcs", "seaweedfs", "sftp"}
 
 
 @pytest.fixture(params=[name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in URLS])

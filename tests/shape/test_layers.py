@@ -75,6 +75,7 @@ LAYERS = {
 
 # Import name to the only modules that may use it.
 HOMES = {
+    "azure": ["mltraq_ds.storage.clients.azure"],
     "backports": ["mltraq_ds.blob", "mltraq_ds.codecs"],
     "dask": ["mltraq_ds.tracking"],
     "dateutil": ["mltraq_ds.codecs"],
@@ -115,7 +116,7 @@ HOMES = {
 NAMING = {"mltraq_ds", "mltraq_ds.store"}
 
 # Where the name to import differs from the name to install.
-DISTRIBUTIONS = {"backports": "backports.zstd", "sklearn": "scikit-learn", "zlib_ng": "zlib-ng"}
+DISTRIBUTIONS = {"azure": "azure-storage-blob", "backports": "backports.zstd", "sklearn": "scikit-learn", "zlib_ng": "zlib-ng"}
 
 # These we only meet if the user brings them: their values, or their tests.
 BROUGHT = {"dateutil", "polars", "pytest", "pytz"}
