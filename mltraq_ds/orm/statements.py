@@ -152,6 +152,10 @@ def write(
             names.release(connection, experiment.name, str(intent))
         for id_replaced, number in replaces.items():  # whoever was faster does not know of these
             bury(connection, store_id, id_replaced, number)
+        if row.generation == experiment.generation and row.state != DELETED:
+            # Written before by somebody who did not know whose name it takes.
+            met = names.find(connection, experiment.name, lock=True)
+            names.give(connection, met, experiment.name, store_id, id_experiment, holds=False)
         return False
     values = experiment_values(store_id, experiment)
     if row is None:

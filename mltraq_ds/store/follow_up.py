@@ -12,7 +12,7 @@ from mltraq_ds.storage.base import Storage
 from mltraq_ds.store import intents, layout
 from mltraq_ds.store.generations import Generation
 from mltraq_ds.store.intents import Intent
-from mltraq_ds.store.retire import end_experiment, remove_files, retire
+from mltraq_ds.store.retire import end_experiment, is_last, remove_files, retire
 from mltraq_ds.store.rows import Rows
 
 __all__ = ["after_persist", "end_replaced", "remove_intent"]
@@ -60,6 +60,8 @@ def after_persist(
         on_seam("end_replaced")
         ended = end_replaced(storage, generation)
         on_seam("index")
+        # One that is not there any more was seen to by whoever took this writer for dead; its id may live again.
+        ended = [end for end in ended if is_last(storage, end)]
         if index is not None and not _tell(index, rows(), intent, ended, label, generation.folds):
             return False
         on_seam("retire")

@@ -15,7 +15,7 @@ from mltraq_ds.storage.pointer import pointer_key
 from mltraq_ds.store import generations, layout, single_records, slots
 from mltraq_ds.store.generations import Generation, Ident
 
-__all__ = ["end_experiment", "remove_beside", "remove_files", "remove_moved", "retire", "with_pointers"]
+__all__ = ["end_experiment", "is_last", "remove_beside", "remove_files", "remove_moved", "retire", "with_pointers"]
 
 
 def retire(storage: Storage, parent: Generation | None, new: Generation) -> None:
@@ -97,6 +97,12 @@ def _end_of(last: Generation | None, id_experiment: str, number: int, writer: st
     )
 
 
+def is_last(storage: Storage, end: Generation) -> bool:
+    """Tell whether an experiment still ends with `end`, so that whoever made it has to follow up."""
+    current = generations.current(storage, layout.folder_of(end.id_experiment))
+    return current is not None and current.ident == end.ident
+
+
 def remove_files(storage: Storage, end: Generation) -> None:
     """Remove the bytes of an experiment that has ended.
 
@@ -106,6 +112,8 @@ def remove_files(storage: Storage, end: Generation) -> None:
     """
     folder = layout.folder_of(end.id_experiment)
     target = f"{layout.PENDING}/deleted-{uuid.uuid4()}"
+    if storage.is_local and not is_last(storage, end):
+        return  # removed by somebody else, and perhaps made anew: not even for a moment may that be away
     try:
         is_moved = storage.move_folder(folder, target)
     except KeyMissingError:

@@ -11,6 +11,7 @@ from mltraq_ds.orm.index import Index
 from mltraq_ds.storage import LocalStorage, open_storage
 from mltraq_ds.store import commit, generations, layout, retire, slots
 from mltraq_ds.testing import Callback, FaultStorage, LoseResponse
+from tests.unit.orm.index_suite import an_experiment
 
 
 def open_session(tmp_path, plan=None):
@@ -93,6 +94,18 @@ def test_what_a_slower_writer_has_replaced_leaves_the_index(tmp_path):
     assert set(session.ls().name) == {"elsewhere"}
     assert target.id_experiment not in index.all_generations()
     assert len(session.check().findings) == sum(found.kind == "orphan" for found in session.check().findings)
+
+
+def test_a_name_goes_to_who_has_taken_it_although_its_row_was_there(tmp_path):
+    """Whoever wrote the row first may not have known whose name that version takes; the one who knows gives it."""
+    index = Index(create_session(f"sqlite:///{tmp_path}/index.db").database, "s")
+    index.write(an_experiment("old", "n"))
+    index.write(an_experiment("new", "n"))
+    assert index.owner("n").id_experiment == "old"
+    end = generations.Generation(id_experiment="old", name="n", number=2, writer="w", deleted=True)
+    assert not index.write(an_experiment("new", "n"), replaces=[end])
+    assert index.owner("n").id_experiment == "new"
+    assert index.all_generations() == {"new": 1}
 
 
 def test_a_version_of_an_earlier_life_is_stale(tmp_path):
