@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from mltraq_ds.lake.adding import add, upload, upload_step
 from mltraq_ds.lake.cloning import clone
-from mltraq_ds.lake.copying import Mode
 from mltraq_ds.lake.keeping import drop, pull, remove
 from mltraq_ds.lake.looking import status, verify
+from mltraq_ds.lake.modes import Mode
 from mltraq_ds.lake.report import BlobRow, LakeReport
 from mltraq_ds.lake.sweeping import sweep
 

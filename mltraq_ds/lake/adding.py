@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mltraq_ds.errors import RemotesError, UsageError
-from mltraq_ds.lake import copying, dropping
+from mltraq_ds.lake import copying, dropping, modes
+from mltraq_ds.lake.modes import Mode
 from mltraq_ds.lake.naming import Keys, Store, Urls, create_remotes, storage_of, urls_of
-from mltraq_ds.lake.copying import Mode
 from mltraq_ds.lake.remotes import Remote
 from mltraq_ds.lake.report import BlobRow, LakeReport
 from mltraq_ds.lake.selection import Selected, Selection
@@ -118,11 +118,11 @@ def _add_to_output(
 
     def place(reference: Reference) -> BlobRow:
         if reference.key in done:
-            write_pointer(target, reference, done[reference.key].pointer)
+            write_pointer(target, reference, done[reference.key].pointer, parents=True)
             return done[reference.key].row(is_local=False)
         if reference.key in wanted:
             raise RemotesError("It was not uploaded.")
-        return copying.clone_blob(storage, target, reference, Mode.DEEP_COPY, fallback=False)
+        return modes.clone_blob(storage, target, reference, Mode.DEEP_COPY, fallback=False)
 
     placed = Failures("written")
     rows = copying.clone_store(storage, target, selected, place, placed, jobs)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from mltraq_ds.errors import UsageError
-from mltraq_ds.lake import copying, linking
+from mltraq_ds.lake import copying, linking, modes
+from mltraq_ds.lake.modes import Mode
 from mltraq_ds.lake.naming import Store, storage_of
-from mltraq_ds.lake.copying import Mode
 from mltraq_ds.lake.report import LakeReport
 from mltraq_ds.lake.selection import Selection
 from mltraq_ds.lake.work import Failures
@@ -52,7 +52,7 @@ def clone(
         storage,
         target,
         selected,
-        lambda blob: copying.clone_blob(storage, target, blob, chosen, fallback=fallback),
+        lambda blob: modes.clone_blob(storage, target, blob, chosen, fallback=fallback),
         failures,
         jobs,
     )

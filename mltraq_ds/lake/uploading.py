@@ -115,8 +115,11 @@ class Uploader:
         return action
 
 
-def write_pointer(storage: Storage, reference: Reference, pointer: Pointer) -> None:
-    """Write the pointer of a blob; one that says the same already is left alone."""
+def write_pointer(storage: Storage, reference: Reference, pointer: Pointer, *, parents: bool = False) -> None:
+    """Write the pointer of a blob; one that says the same already is left alone.
+
+    Without `parents` the folder must be there: that of an experiment which was deleted meanwhile must not come back.
+    """
     if pointer_of(storage, reference) != pointer:
         data = pointer.to_bytes()
-        storage.put(pointer_key(reference.key), [data], size=len(data), replace=True, parents=True, flush=False)
+        storage.put(pointer_key(reference.key), [data], size=len(data), replace=True, parents=parents, flush=False)

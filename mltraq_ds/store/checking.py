@@ -130,7 +130,7 @@ def _check_root(storage: Storage, seen: Survey, found: Notebook) -> None:
     except MltraqDSError as error:
         found.add("unreadable descriptor", layout.STORE, detail=str(error))
     for stat in seen.files:
-        if stat.key not in (layout.STORE, layout.VERIFIED, layout.MOVING):
+        if stat.key not in (layout.STORE, layout.CLONE, layout.VERIFIED, layout.MOVING):
             found.add("foreign file", stat.key, size_bytes=stat.size, detail="No part of a store.")
     if seen.artifacts:
         size = sum(stat.size for stat in seen.artifacts)

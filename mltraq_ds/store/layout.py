@@ -17,6 +17,7 @@ from mltraq_ds.store import descriptors
 __all__ = [
     "ARTIFACTS",
     "BESIDE",
+    "CLONE",
     "META",
     "MOVING",
     "PENDING",
@@ -45,6 +46,8 @@ STORE = "_store.json"
 PENDING = "_pending"
 #: When remotes were last verified from here; for people.
 VERIFIED = "_verified.json"
+#: Which versions of its experiments a clone got from its source.
+CLONE = "_clone.json"
 META = "_meta.json"
 ARTIFACTS = "artifacts"
 #: A place that a store is being moved to, or was: see `mltraq_ds.store.moving`.

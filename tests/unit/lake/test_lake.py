@@ -10,9 +10,17 @@ import pytest
 from lake_scene import RUNS, Files, expected, open_session, values_of
 
 from mltraq_ds import DataStore, create_session, lake
-from mltraq_ds.errors import NotFoundError, RemoteFailedWarning, RemotesError, UsageError
+from mltraq_ds.errors import (
+    ConflictError,
+    KeyMissingError,
+    NotFoundError,
+    RemoteFailedWarning,
+    RemotesError,
+    UsageError,
+)
 from mltraq_ds.lake.remotes import GRACE_S
 from mltraq_ds.storage import open_storage
+from mltraq_ds.store import FileStoreConfig, RunRecord
 
 BLOBS = 2 * RUNS + 1
 
@@ -379,3 +387,64 @@ def test_memory_is_a_remote(session, files):
     assert values_of(session) == expected()
     lake.pull(session)
     assert lake.verify(session).actions() == {"intact": BLOBS}
+
+
+def test_work_in_a_clone_is_never_overwritten(session, home, tmp_path):
+    """What somebody persisted in the clone stands; the clone can be brought up to date as long as nobody did."""
+    lake.clone(session, tmp_path / "clone")
+    experiment = session.load_experiment("digits")
+    for number in (1, 2):
+        experiment.runs.first().fields.score = 100.0 + number
+        experiment.persist(if_exists="update")
+    assert session.sweep(dry_run=False, grace_s=0).kinds()["old generation"] >= 1
+    lake.clone(session, tmp_path / "clone")
+    other = open_session(tmp_path / "clone")
+    theirs = other.load_experiment("digits")
+    assert theirs.runs.first().fields.score == 102.0
+    theirs.runs.first().fields.weights.b = "theirs"
+    theirs.persist(if_exists="update")
+    for number in (3, 4):
+        experiment.runs.first().fields.score = 100.0 + number
+        experiment.persist(if_exists="update")
+    for again in (
+        lambda: lake.clone(session, tmp_path / "clone"),
+        lambda: lake.add(session, tmp_path / "clone", remotes=home.root),
+    ):
+        with pytest.raises(ConflictError, match="persisted it there"):
+            again()
+    assert open_session(tmp_path / "clone").load_experiment("digits").runs.first().fields.weights.b == "theirs"
+    assert other.check(deep=True).kinds() == {}
+
+
+def test_a_deleted_experiment_does_not_come_back(session, files, home):
+    """An upload that is late for an experiment which was deleted meanwhile makes no folder of it."""
+    from mltraq_ds.lake import uploading
+
+    original = uploading.Uploader._ensure
+    deleted = []
+
+    def ensure(self, *arguments):
+        action = original(self, *arguments)
+        if not deleted:
+            deleted.append(True)
+            session.delete_experiment("digits")
+        return action
+
+    uploading.Uploader._ensure = ensure
+    try:
+        with pytest.raises((KeyMissingError, RemotesError)):
+            lake.upload(session, remotes=home.root, jobs=1)
+    finally:
+        uploading.Uploader._ensure = original
+    assert [path.name for path in files.root.iterdir() if not path.name.startswith("_")] == []
+
+
+def test_what_lies_beside_is_cloned(session, tmp_path):
+    """Files of users and runs that were put one by one come along."""
+    session.io.write(b"mine", relative_path_prefix="mine/x")
+    config = FileStoreConfig(root=str(tmp_path / "store"), experiment_id="one by one")
+    config.connect().put_run_record(RunRecord.success("r1", "one by one", metrics={"loss": 0.5}))
+    lake.clone(session, tmp_path / "clone")
+    assert {path.read_bytes() for path in (tmp_path / "clone" / "mine").rglob("*") if path.is_file()} == {b"mine"}
+    other = FileStoreConfig(root=str(tmp_path / "clone"), experiment_id="one by one").connect()
+    assert other.get_run_record("r1").metrics == {"loss": 0.5}
