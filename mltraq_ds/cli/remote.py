@@ -18,9 +18,7 @@ __all__ = ["clone", "remote"]
 _GRACE_S = 86_400
 _MAX_GRACE_S = 10**9
 
-remote = typer.Typer(
-    rich_markup_mode=None, no_args_is_help=True, help="Blobs on remotes: add, fetch, verify, sweep."
-)
+remote = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Blobs on remotes: add, fetch, verify, sweep.")
 
 _Input = Annotated[str, typer.Option("--input", "-i", metavar="STORE", help="The store.")]
 _Remotes = Annotated[

@@ -257,6 +257,6 @@ class Notebook:
         self.notes += other.notes
 
     def parts(self) -> dict[str, Any]:
-        """Return both as a report takes them, in the order of keys."""
+        """Return both as a report takes them, in the order of keys; what two looks found alike is there once."""
         order = sorted(self.findings, key=lambda one: (one.key, one.experiment, one.kind))
-        return {"findings": tuple(order), "notes": tuple(self.notes)}
+        return {"findings": tuple(dict.fromkeys(order)), "notes": tuple(self.notes)}
