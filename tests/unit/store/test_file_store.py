@@ -19,7 +19,7 @@ from mltraq_ds.errors import (
     UsageError,
 )
 from mltraq_ds.storage import open_storage
-from mltraq_ds.store import generations, layout, maintenance, single_records
+from mltraq_ds.store import generations, layout, maintenance, retire, single_records
 from mltraq_ds.store.files import FileStore
 from mltraq_ds.store.types import Provenance, RunRecord
 from mltraq_ds.testing.store_hooks import artifact, full_record
@@ -234,6 +234,24 @@ def test_delete_removes_all(session, files):
         session.load_experiment(id_experiment=id_experiment).persist()
         assert [one.run_id for one in store.list_run_records()] == ["new"]
         assert kinds(session) == {}
+
+
+def test_an_end_that_was_not_finished(session, files, tmp_path):
+    """A put into an experiment whose deletion was killed begins it anew, and the next session tells the index."""
+    id_experiment = persisted(session).id_experiment
+    store = files.scoped(id_experiment)
+    store.put_log("old", "out", "old")
+    assert retire.end_experiment(session.storage, id_experiment, "killed") is not None
+    store.put_run_record(full_record("new", id_experiment))
+    with create_session(f"sqlite:///{tmp_path}/index.db", session.storage) as later:
+        assert list(later.load_experiment(id_experiment=id_experiment).runs) == ["new"]
+        if session.storage.is_local:  # elsewhere the end stays where it is, and sweep tells the index
+            assert store.get_log("old", "out") is None
+            with pytest.raises(ExperimentNotFoundError):
+                later.load_experiment("digits")
+        later.sweep(dry_run=False, grace_s=0)
+        assert [one.run_id for one in store.list_run_records()] == ["new"]
+        assert dict(later.ls().set_index("id_experiment").generation)[id_experiment] == 0
 
 
 def test_two_that_load_records_only(session, files):
