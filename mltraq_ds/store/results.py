@@ -6,7 +6,7 @@ import csv
 import difflib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -174,6 +174,7 @@ class Results:
         include_metrics: bool = True,
         include_record: bool = True,
         include_derived: bool = False,
+        progress: bool = False,
     ) -> pd.DataFrame:
         """Return a table with one row a run.
 
@@ -184,10 +185,17 @@ class Results:
             gets the prefix ``param_``, ``metric_`` or ``derived_``.
         include_record : bool
             Whether there are columns for what the record says beside.  ``run_id`` is always there.
+        progress : bool
+            Show how many runs have been read: without an index, 100,000 take some seconds.
         """
         import pandas as pd
 
-        return pd.DataFrame(self._rows(include_params, include_metrics, include_record, include_derived))
+        rows: Iterable[dict[str, Any]] = self._rows(include_params, include_metrics, include_record, include_derived)
+        if progress:
+            from tqdm.auto import tqdm
+
+            rows = tqdm(rows, desc="runs", unit="run")
+        return pd.DataFrame(list(rows))
 
     def to_csv(
         self,

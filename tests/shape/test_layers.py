@@ -106,7 +106,7 @@ HOMES = {
     "sqlalchemy": ["mltraq_ds.orm", "mltraq_ds.store.commit"],
     "stamina": ["mltraq_ds.storage.requests"],
     "torch": ["mltraq_ds.codecs"],
-    "tqdm": ["mltraq_ds.lake.work", "mltraq_ds.tracking"],
+    "tqdm": ["mltraq_ds.lake.work", "mltraq_ds.store.results", "mltraq_ds.tracking"],
     "typer": ["mltraq_ds.cli"],
     "uuid6": ["mltraq_ds.ids"],
     "zlib_ng": ["mltraq_ds.blob", "mltraq_ds.storage"],

@@ -144,8 +144,26 @@ def test_rebuild(store, config, tmp_path):
     assert seen == [("experiments", 1, 2), ("experiments", 2, 2)]
     assert [rows(store, f"SELECT count(*) FROM mltraq_{table}")[0][0] for table in tables] == counts
     assert len(store.check()) == 0
+    during = []
+    store.rebuild_index(lambda *at: during.append(rows(store, "SELECT count(*) FROM mltraq_runs")))
+    assert during == [[[3]], [[3]]]  # nobody sees it half built
     assert store.scoped("other").rebuild_index() == 1
     assert len(store.check()) == 0
+
+
+def test_a_second_life(store, config, tmp_path):
+    """A deleted experiment is gone with its single records; one of its id that is put afterwards is found again."""
+    with create_session(f"sqlite:///{tmp_path}/index.db", config.file_root) as session:
+        session.load_experiment(id_experiment="exp:1").persist(if_exists="update")
+        session.delete_experiment(id_experiment="exp:1")
+        assert [one.experiment_id for one in store.list_run_records()] == ["other"]
+        assert rows(store, "SELECT DISTINCT id_experiment FROM mltraq_runs") == [["other"]]
+        store.put_run_record(a_record(5))
+        assert sorted(one.run_id for one in store.list_run_records()) == ["run-3", "run-5"]
+        assert sorted(session.ls().id_experiment) == ["exp:1", "other"]
+        assert len(session.check()) == len(store.check()) == 0
+        assert store.rebuild_index() == 2
+        assert len(store.check()) == 0
 
 
 def test_stale_rows_are_never_served(local):

@@ -117,12 +117,14 @@ def test_load(config):
         results.load("r9", "loss")
 
 
-def test_tables(config, tmp_path):
+def test_tables(config, tmp_path, capsys):
     """DataFrame and CSV have one row a run and all columns; a name that is there twice is told apart."""
     results = put_runs(config)
     table = results.to_dataframe(include_derived=True).set_index("run_id").sort_index()
     assert table["loss"].tolist()[1:] == [0.5, 1.0, 1.5]
     assert table.loc["r1", "ratio"] == 2
+    assert len(results.to_dataframe(progress=True)) == 4
+    assert "4run" in capsys.readouterr().err
     assert next(iter(results.to_dataframe(False, True, False))) == "run_id"
     results.to_csv(tmp_path / "runs.csv", include_derived=True)
     with open(tmp_path / "runs.csv", newline="") as file:
