@@ -2,8 +2,6 @@
 
 import pytest
 
-import pytest
-
 from tests.fixtures_servers import (
     mariadb_server,
     mariadb_url,
