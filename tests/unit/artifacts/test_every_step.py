@@ -213,7 +213,9 @@ def test_killed_at_the_nth_operation(tmp_path, monkeypatch, name, when):
     template = build(tmp_path, monkeypatch, name)
     for n in itertools.count(1):
         scene = template.copy(tmp_path / f"{n}")
-        pid = os.fork()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads: ours hold nothing
+            pid = os.fork()
         if pid == 0:
             try:
                 storage = FaultStorage(scene.local(), {n: Kill(when)})

@@ -39,6 +39,7 @@ def test_a_script_in_git(tmp_path, layout):
     git(repository, "add", "train.py")
     git(repository, "commit", "-q", "-m", "x")
     folder = repository
+    commit = git(repository, "rev-parse", "HEAD")
     if layout == "packed":
         git(repository, "pack-refs", "--all")
     elif layout == "detached":
@@ -46,6 +47,9 @@ def test_a_script_in_git(tmp_path, layout):
     elif layout == "worktree":
         folder = tmp_path / "tree"
         git(repository, "worktree", "add", "-q", str(folder))
+    assert provenance._commit_of(folder) == commit
+    if layout != "loose":
+        return  # the rest is the same
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, folder / "train.py"], cwd=tmp_path, check=True, env=environment)
     options.set("datastore.url", str(tmp_path / "store"))
@@ -53,7 +57,7 @@ def test_a_script_in_git(tmp_path, layout):
     code = get("x").get_code()
     assert str(code) == code.source == SCRIPT
     assert (code.file, code.line) == ("train.py", 5)
-    assert code.git_commit == git(repository, "rev-parse", "HEAD")
+    assert code.git_commit == commit
     assert code.python == platform.python_version()
     assert code.packages["numpy"] == version("numpy")
 
