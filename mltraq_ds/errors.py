@@ -49,9 +49,9 @@ is not: it prints its text quoted.  Every class takes one message, so that all o
 from __future__ import annotations
 
 __all__ = [
+    "AmbiguousNameError",
     "ArtifactBackendError",
     "ArtifactNotFoundError",
-    "AmbiguousNameError",
     "ConcurrentPersistError",
     "ConflictError",
     "CorruptBlobError",
