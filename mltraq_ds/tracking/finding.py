@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import difflib
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mltraq_ds.errors import AmbiguousNameError, ExperimentNotFoundError, UnknownStoreError
+from mltraq_ds.objects import Objects
 from mltraq_ds.orm.index import Index
 from mltraq_ds.orm.overview import remembered_url
 from mltraq_ds.storage import Storage
-from mltraq_ds.store import collection, layout
+from mltraq_ds.store import collection, layout, reading
+from mltraq_ds.store.generations import Generation
+from mltraq_ds.store.records import ExperimentContent
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["find", "is_known", "listed"]
+__all__ = ["find", "is_known", "listed", "load_named"]
+
+#: How long to wait before each further look for an experiment that was replaced a moment ago (s).
+_WAITS_S = (0.01, 0.05, 0.2, 0.5)
 
 
 def find(index: Index | None, name: str, store_url: str, database_url: str) -> tuple[str, int]:
@@ -59,6 +67,26 @@ def find(index: Index | None, name: str, store_url: str, database_url: str) -> t
         f"No experiment is named {name!r} in {database_url}.{_nearest(index, name)} Use ls() or 'mltraq-ds ls' to "
         "see all."
     )
+
+
+def load_named(objects: Objects, look: Callable[[], tuple[str, int]]) -> tuple[Generation | None, ExperimentContent]:
+    """Load the experiment that `look` finds by its name.
+
+    Whoever replaces it ends the former one before the name leads to the new one.  In between the name leads to an end,
+    so it is looked up again, for less than a second.
+
+    Raises
+    ------
+    ExperimentNotFoundError
+        If there is none.
+    """
+    for wait_s in _WAITS_S:
+        found = look()  # a name that nobody has is no reason to wait
+        try:
+            return reading.load(objects, *found)[:2]
+        except ExperimentNotFoundError:
+            time.sleep(wait_s)
+    return reading.load(objects, *look())[:2]
 
 
 def is_known(index: Index | None, storage: Storage, database_url: str) -> bool:

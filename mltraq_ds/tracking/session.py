@@ -23,8 +23,8 @@ from mltraq_ds.store.index_lag import catch_up
 from mltraq_ds.store.recovery import recover, warn_unreadable
 from mltraq_ds.tracking.bound_io import BoundIO
 from mltraq_ds.tracking.experiment import Experiment
-from mltraq_ds.tracking.finding import find, is_known, listed
-from mltraq_ds.tracking.opening import opened
+from mltraq_ds.tracking.finding import find, is_known, listed, load_named
+from mltraq_ds.tracking.opening import opened, read_cache
 from mltraq_ds.tracking.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ class Session(Upkeep):
             verify=settings["datastore.verify"],
             compression=settings["serialization.compression.codec"],
             allow_pickle=settings["serialization.allow_pickle"],
+            cache=read_cache(settings),
         )
 
     @cached_property
@@ -211,11 +212,11 @@ class Session(Upkeep):
         """
         if (name is None) == (id_experiment is None):
             raise UsageError("load_experiment() takes a name or an id_experiment, and one of them only.")
-        at_least = 0
-        if id_experiment is None:
-            id_experiment, at_least = self._find(str(name))
         objects = self.objects(allow_pickle)
-        generation, content, _ = reading.load(objects, str(id_experiment), at_least)
+        if id_experiment is None:
+            generation, content = load_named(objects, lambda: self._find(str(name)))
+        else:
+            generation, content = reading.load(objects, str(id_experiment))[:2]
         return Experiment.from_content(self, content, generation)
 
     def _find(self, name: str) -> tuple[str, int]:

@@ -742,3 +742,17 @@ def test_a_storage_that_cannot_decide_keeps_writers_apart(tmp_path):
     assert experiment.fields.x == 3
     experiment.delete()
     assert not list((tmp_path / "store" / "_pending").iterdir())
+
+
+def test_a_name_is_looked_up_again_while_it_is_replaced(session, monkeypatch):
+    """Between the end of an experiment and the name of its successor a reader waits a moment; then it is told."""
+    old = session.create_experiment("x").persist()
+    new = session.create_experiment("x").persist("replace")
+    answers = [(old.id_experiment, 1), (old.id_experiment, 1), (new.id_experiment, 1)]
+    monkeypatch.setattr(type(session), "_find", lambda self, name: answers.pop(0))
+    assert session.load_experiment("x").id_experiment == new.id_experiment
+    answers += [(old.id_experiment, 1)] * 9
+    monkeypatch.setattr("mltraq_ds.tracking.finding._WAITS_S", (0.001,) * 4)
+    with pytest.raises(ExperimentNotFoundError, match=old.id_experiment):
+        session.load_experiment("x")
+    assert len(answers) == 4
