@@ -36,6 +36,7 @@
     └── RunError                              a step of a run raised
 
     MltraqDSWarning (UserWarning)
+    ├── CacheFailedWarning                    the read cache cannot be used; the storage was read
     ├── IndexBehindWarning                    persisted, but SQL has not caught up yet
     ├── LeftoversWarning                      persisted, but what it replaced is not all removed yet
     ├── RemoteFailedWarning                   a remote failed or lied; another one delivered
@@ -52,6 +53,7 @@ __all__ = [
     "AmbiguousNameError",
     "ArtifactBackendError",
     "ArtifactNotFoundError",
+    "CacheFailedWarning",
     "ConcurrentPersistError",
     "ConflictError",
     "CorruptBlobError",
@@ -242,6 +244,10 @@ class RunError(MltraqDSError):
 
 class MltraqDSWarning(UserWarning):
     """Base of every warning given by this library."""
+
+
+class CacheFailedWarning(MltraqDSWarning):
+    """The read cache cannot be read or written; values were read from the storage instead."""
 
 
 class IndexBehindWarning(MltraqDSWarning):

@@ -11,11 +11,14 @@ from typing import Any, Literal
 from mltraq_ds import blob as blobs
 from mltraq_ds import codecs
 from mltraq_ds.blob import Blob, StoredEntry
+from mltraq_ds.cached import open_cached
 from mltraq_ds.codecs.base import Encoded
 from mltraq_ds.errors import CorruptBlobError, DanglingReferenceError, KeyMissingError, MltraqDSError
 from mltraq_ds.pointed import open_anywhere
 from mltraq_ds.reference import Reference
 from mltraq_ds.storage.base import Storage
+from mltraq_ds.storage.cache import ReadCache
+from mltraq_ds.storage.sources import FileSource
 
 __all__ = ["VALUE_KEY", "Objects"]
 
@@ -39,6 +42,8 @@ class Objects:
     explain_missing : callable, optional
         Turns a missing blob's reference into the error to raise: the caller may know that another writer has replaced
         the version it belongs to.
+    cache : ReadCache, optional
+        Where what is read from remotes is kept.
     """
 
     def __init__(
@@ -49,12 +54,14 @@ class Objects:
         compression: str = "uncompressed",
         allow_pickle: bool = False,
         explain_missing: Callable[[Reference], MltraqDSError | None] | None = None,
+        cache: ReadCache | None = None,
     ) -> None:
         self.storage = storage
         self.verify = verify
         self.compression = compression
         self.allow_pickle = allow_pickle
         self.explain_missing = explain_missing
+        self.cache = cache
         self._forget_blobs()
 
     def _forget_blobs(self) -> None:
@@ -208,7 +215,10 @@ class Objects:
             return known
         try:
             source = open_anywhere(self.storage, reference.key, size=reference.size or None)
-            blob = blobs.open_blob(source, digest=reference.digest or None, verify=self.verify)
+            if self.cache is None or not reference.digest or isinstance(source, FileSource):
+                blob = blobs.open_blob(source, digest=reference.digest or None, verify=self.verify)
+            else:
+                blob = open_cached(source, self.cache, digest=reference.digest, verify=self.verify)
         except KeyMissingError as error:
             raise self._missing(reference) from error
         with self._lock:

@@ -114,6 +114,20 @@ _TABLE = (
         ("crc", "none", "digest"),
         "What is checked when a value is first used: its CRC-32, nothing, or its SHA-256.",
     ),
+    Option(
+        "datastore.cache_dir",
+        None,
+        "a folder, or None",
+        lambda value: value is None or (_is_text(value) and "://" not in str(value)),
+        "Where copies of what is read from remotes are kept, for all stores and processes; None keeps none.",
+    ),
+    Option(
+        "datastore.cache_bytes",
+        10 * 2**30,
+        "an int above 0",
+        lambda value: type(value) is int and value > 0,
+        "How much is kept in `datastore.cache_dir` (bytes); what was not used for longest goes first.",
+    ),
     _flag("datastore.mmap", True, "Map blobs on local disks into memory instead of reading them."),
     Option(
         "datastore.storage_options",

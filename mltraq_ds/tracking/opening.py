@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
+from mltraq_ds.objects import Objects
 from mltraq_ds.settings import Settings, options, resolve
 from mltraq_ds.storage import Storage, open_storage
+from mltraq_ds.storage.cache import ReadCache
 from mltraq_ds.tracking.database import Database, told_where
 from mltraq_ds.tracking.transfer_bar import transfer_bar
 
-__all__ = ["opened", "opened_at"]
+__all__ = ["objects_at", "opened", "opened_at"]
 
 
 def opened(
@@ -57,3 +60,25 @@ def opened_at(url: str | os.PathLike[str], storage_options: Mapping[str, Any] | 
         mmap=settings["datastore.mmap"],
         on_transfer=transfer_bar,
     )
+
+
+def objects_at(storage: Storage, settings: Settings) -> Objects:
+    """Return the objects of a storage, written and read as options say."""
+    return Objects(
+        storage,
+        verify=settings["datastore.verify"],
+        compression=settings["serialization.compression.codec"],
+        allow_pickle=settings["serialization.allow_pickle"],
+        cache=_cache(settings),
+    )
+
+
+def _cache(settings: Settings) -> ReadCache | None:
+    """Return the read cache that options name, or None; one for each folder and size in a process."""
+    folder = settings["datastore.cache_dir"]
+    if folder is None:
+        return None
+    return _read_cache(os.path.abspath(os.path.expanduser(folder)), settings["datastore.cache_bytes"])
+
+
+_read_cache = lru_cache(maxsize=64)(ReadCache)

@@ -24,7 +24,7 @@ from mltraq_ds.store.recovery import recover, warn_unreadable
 from mltraq_ds.tracking.bound_io import BoundIO
 from mltraq_ds.tracking.experiment import Experiment
 from mltraq_ds.tracking.finding import find, is_known, listed, load_named
-from mltraq_ds.tracking.opening import opened, read_cache
+from mltraq_ds.tracking.opening import objects_at, opened
 from mltraq_ds.tracking.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -100,14 +100,7 @@ class Session(Upkeep):
 
     def objects(self, allow_pickle: bool | None = None) -> Objects:
         """Return the objects of the store under the present options."""
-        settings = resolve({"serialization.allow_pickle": allow_pickle})
-        return Objects(
-            self.storage,
-            verify=settings["datastore.verify"],
-            compression=settings["serialization.compression.codec"],
-            allow_pickle=settings["serialization.allow_pickle"],
-            cache=read_cache(settings),
-        )
+        return objects_at(self.storage, resolve({"serialization.allow_pickle": allow_pickle}))
 
     @cached_property
     def io(self) -> BoundIO:

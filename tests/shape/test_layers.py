@@ -26,6 +26,7 @@ LAYERS = {
     "mltraq_ds.storage": (1, 0),
     "mltraq_ds.codecs": (1, 1),
     "mltraq_ds.blob": (1, 2),
+    "mltraq_ds.cached": (1, 3),
     "mltraq_ds.pointed": (1, 3),
     "mltraq_ds.objects": (2, 0),
     "mltraq_ds.place": (3, 0),
