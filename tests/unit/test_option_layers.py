@@ -62,6 +62,8 @@ TEXTS = {
     "artifacts.default_ml_models_storage_backend": ("mlflow", "mlflow"),
     "database.echo": ("true", True),
     "database.url": ("postgres://localhost/lab", "postgres://localhost/lab"),
+    "datastore.cache_bytes": ("1000000", 1000000),
+    "datastore.cache_dir": ("/cache", "/cache"),
     "datastore.durability": ("relaxed", "relaxed"),
     "datastore.mmap": ("False", False),
     "datastore.storage_options": (
