@@ -166,9 +166,11 @@ def _refuse_taken_name(storage: Storage, index: Index, content: ExperimentConten
 def refuse_beside(storage: Storage, id_experiment: str, name: str) -> None:
     """Raise `ExperimentExistsError` if an experiment that is to be replaced has what others have put beside it."""
     folder = layout.folder_of(id_experiment)
-    current = generations.current(storage, folder)
-    keys = [stat.key for place in layout.BESIDE for stat in storage.list(f"{folder}/{place}")]
-    keys += [one.key for one in single_records.unfolded(storage, folder, current.folds if current else ())]
+    there = [stat.key for stat in storage.list(folder)]  # one look: most have nothing but what persist has written
+    keys = [key for key in there if key.split("/")[1] in layout.BESIDE]
+    if any(key.startswith(f"{folder}/runs/") and key.endswith(".json") for key in there):
+        current = generations.current(storage, folder)
+        keys += [one.key for one in single_records.unfolded(storage, folder, current.folds if current else ())]
     if keys:
         raise ExperimentExistsError(
             f"Experiment {name!r} cannot take the place of the one of this name (id {id_experiment}) because that one "
