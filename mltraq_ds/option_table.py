@@ -128,6 +128,11 @@ _TABLE = (
         lambda value: type(value) is int and value > 0,
         "How much is kept in `datastore.cache_dir` (bytes); what was not used for longest goes first.",
     ),
+    _choice(
+        "datastore.client",
+        ("auto", "fsspec", "obstore"),
+        "Who sends requests to S3, Google Cloud Storage and Azure; `auto` is fsspec, unless only obstore is installed.",
+    ),
     _flag("datastore.mmap", True, "Map blobs on local disks into memory instead of reading them."),
     Option(
         "datastore.storage_options",

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from mltraq_ds.errors import UsageError
 from mltraq_ds.storage.base import Buffer, Source, Stat, Storage
 from mltraq_ds.storage.local import Durability, LocalStorage
+from mltraq_ds.storage.obstore_options import ClientName
 from mltraq_ds.storage.places import scheme_of
 from mltraq_ds.storage.streams import stream_of
 from mltraq_ds.storage.transfers import OnTransfer
@@ -25,6 +26,7 @@ def open_storage(
     durability: Durability = "full",
     mmap: bool = True,
     on_transfer: OnTransfer | None = None,
+    client: ClientName = "auto",
 ) -> Storage:
     """Return the storage at a URL.  Nothing is made or written until it is used.
 
@@ -44,6 +46,9 @@ def open_storage(
     on_transfer : callable, optional
         For remotes: called with verb ("put" or "read"), key and size (bytes) of each transfer of 64 MiB or more;
         returns a callback of fsspec (``lambda verb, key, size: fsspec.callbacks.TqdmCallback()``), or None.
+    client : {"auto", "fsspec", "obstore"}
+        For S3, Google Cloud Storage and Azure: who sends the requests.  "auto" is fsspec, unless only obstore is
+        installed.
 
     Raises
     ------
@@ -61,7 +66,7 @@ def open_storage(
     if scheme_of(place) not in ("", "file"):
         from mltraq_ds.storage.remote import RemoteStorage
 
-        storage = RemoteStorage(place, storage_options=storage_options, on_transfer=on_transfer)
+        storage = RemoteStorage(place, storage_options=storage_options, on_transfer=on_transfer, client=client)
         storage.warn_of_secrets()
         return storage
     if storage_options:

@@ -14,6 +14,7 @@ from mltraq_ds.errors import MltraqDSError, SecretInOptionsWarning, UsageError
 from mltraq_ds.storage.answers import is_transient
 from mltraq_ds.storage.failures import Failing, failure_of
 from mltraq_ds.storage.filesystems import check_installed, known_schemes, make_filesystem
+from mltraq_ds.storage.obstore_options import ClientName, chosen_client, make_store
 from mltraq_ds.storage.places import public_url, scheme_of, secrets_of
 
 __all__ = ["Access", "RemoteFailing", "known_schemes"]
@@ -30,7 +31,7 @@ class Access:
         If the scheme is unknown or the URL is of a form that fsspec would misread.
     """
 
-    def __init__(self, url: str, options: Mapping[str, object]) -> None:
+    def __init__(self, url: str, options: Mapping[str, object], client: ClientName = "fsspec") -> None:
         self.public_url = public_url(url).rstrip("/") if not url.endswith("://") else url
         self.scheme = scheme_of(url)
         self._url = url
@@ -38,7 +39,10 @@ class Access:
         self._secrets = secrets_of(url, options)
         self._connections: dict[int, tuple[Any, str]] = {}
         _check_url(url, self.public_url)
-        check_installed(self.scheme, self.public_url)
+        #: Who sends the requests: "fsspec" or "obstore".
+        self.client = chosen_client(client, self.scheme)
+        if self.client == "fsspec":
+            check_installed(self.scheme, self.public_url)
 
     def __repr__(self) -> str:
         return f"Access({self.public_url!r})"
@@ -72,7 +76,7 @@ class Access:
         return dict(self._options)
 
     def connect(self) -> tuple[Any, str]:
-        """Return fsspec's filesystem for this process and the root's path in it; made at the first call.
+        """Return the filesystem (or the stores) of this process and the root's path in it; made at the first call.
 
         Filesystems are made anew after a fork (an asynchronous one would hang), never shared between storages (the
         first credentials would win), and without a cache of listings (it would hide what others wrote).
@@ -80,7 +84,8 @@ class Access:
         pid = os.getpid()
         if pid not in self._connections:
             with RemoteFailing("connect to", "", self):
-                made = make_filesystem(self._url, self._options)
+                make = make_filesystem if self.client == "fsspec" else make_store
+                made = make(self._url, self._options)
             # Two threads may come here at once: both then use the first.
             self._connections.setdefault(pid, made)
         return self._connections[pid]

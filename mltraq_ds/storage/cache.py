@@ -10,8 +10,6 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-from filelock import FileLock, Timeout
-
 from mltraq_ds.errors import CacheFailedWarning
 from mltraq_ds.storage.base import TEMPORARY, Buffer
 from mltraq_ds.storage.sources import new_buffer
@@ -125,6 +123,8 @@ class ReadCache:
     def _make_room(self, size: int) -> None:
         if self._size is not None and self._size + size <= self.limit_bytes and self._unseen <= self.limit_bytes // 16:
             return
+        from filelock import FileLock, Timeout  # heavy, and of no use without a cache
+
         os.makedirs(self._root, mode=0o700, exist_ok=True)
         try:
             with FileLock(os.path.join(self._root, ".lock"), timeout=10):

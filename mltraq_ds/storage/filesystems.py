@@ -12,7 +12,7 @@ from fsspec.core import url_to_fs
 from mltraq_ds.errors import MissingExtraError, UsageError
 from mltraq_ds.storage.places import path_from, scheme_of
 
-__all__ = ["check_installed", "known_schemes", "make_filesystem"]
+__all__ = ["check_installed", "is_installed", "known_schemes", "make_filesystem"]
 
 _EXTRAS = {
     "abfs": "azure",
@@ -76,6 +76,15 @@ def _defaults(scheme: str, options: Mapping[str, object]) -> dict[str, Any]:
 def known_schemes() -> frozenset[str]:
     """Return every scheme that fsspec knows, whether or not its package is installed."""
     return frozenset(fsspec.available_protocols())
+
+
+def is_installed(scheme: str) -> bool:
+    """Tell whether the package for a scheme is there."""
+    try:
+        fsspec.get_filesystem_class(scheme)
+    except (ImportError, ValueError):
+        return False
+    return True
 
 
 def check_installed(scheme: str, shown: str) -> None:

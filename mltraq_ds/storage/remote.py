@@ -14,6 +14,7 @@ from mltraq_ds.ids import validate_key
 from mltraq_ds.storage.access import Access
 from mltraq_ds.storage.base import TEMPORARY, Buffer, Source, Stat, Storage, check_new_key, is_temporary
 from mltraq_ds.storage.clients import Client, client_class
+from mltraq_ds.storage.obstore_options import ClientName
 from mltraq_ds.storage.places import scheme_of
 from mltraq_ds.storage.remote_source import RemoteSource
 from mltraq_ds.storage.requests import CONCURRENCY, DEADLINE_S, Requests
@@ -45,6 +46,8 @@ class RemoteStorage(Storage):
     on_transfer : callable, optional
         Called with verb ("put" or "read"), key and size (bytes) of each transfer of 64 MiB or more; returns a callback
         of fsspec that is told how far it is, or None.  It is not pickled with the storage.
+    client : {"auto", "fsspec", "obstore"}
+        Who sends the requests; see `open_storage`.
 
     Examples
     --------
@@ -63,10 +66,11 @@ class RemoteStorage(Storage):
         concurrency: int = CONCURRENCY,
         deadline_s: float = DEADLINE_S,
         on_transfer: OnTransfer | None = None,
+        client: ClientName = "auto",
     ) -> None:
         if not scheme_of(url):
             raise UsageError(f"The place {url!r} is refused because it is no URL. Use LocalStorage for a path.")
-        self._access = Access(url, storage_options or {})
+        self._access = Access(url, storage_options or {}, client)
         self.url = self._access.public_url
         self._concurrency = concurrency
         self._deadline_s = deadline_s
@@ -83,6 +87,7 @@ class RemoteStorage(Storage):
             "storage_options": self._access.public_options(),
             "concurrency": self._concurrency,
             "deadline_s": self._deadline_s,
+            "client": self._access.client,
         }
 
     def __setstate__(self, state: dict[str, object]) -> None:
@@ -208,7 +213,7 @@ class RemoteStorage(Storage):
         pid = os.getpid()
         if pid not in self._clients:
             filesystem, root = self._access.connect()
-            kind = client_class(self._access.scheme)
+            kind = client_class(self._access.scheme, obstore=self._access.client == "obstore")
             concurrency = min(self._concurrency, kind.most_requests or self._concurrency)
             requests = Requests(self._access, concurrency=concurrency, deadline_s=self._deadline_s)
             made = kind(filesystem, root, requests, self.url)

@@ -36,7 +36,11 @@ def default_session() -> Session:
     working directory of a relative one has changed.
     """
     settings = resolve()
-    names = ("database.url", "database.echo", "datastore.url", "datastore.durability", "datastore.mmap")
+    names = (
+        "database.url",
+        "database.echo",
+        *(f"datastore.{name}" for name in ("url", "durability", "mmap", "client")),
+    )
     wanted = (*(settings[name] for name in names), settings["datastore.storage_options"], os.getcwd())
     with _default_lock:
         if _default.get("wanted") != wanted:

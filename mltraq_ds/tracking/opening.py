@@ -47,6 +47,7 @@ def _storage(settings: Settings) -> Storage:
             durability=settings["datastore.durability"],
             mmap=settings["datastore.mmap"],
             on_transfer=transfer_bar,
+            client=settings["datastore.client"],
         )
 
 
@@ -59,6 +60,7 @@ def opened_at(url: str | os.PathLike[str], storage_options: Mapping[str, Any] | 
         durability=settings["datastore.durability"],
         mmap=settings["datastore.mmap"],
         on_transfer=transfer_bar,
+        client=settings["datastore.client"],
     )
 
 

@@ -86,6 +86,8 @@ HOMES = {
     "mlflow": ["mltraq_ds.artifacts.mlflow"],
     "msgpack": ["mltraq_ds.codecs", "mltraq_ds.blob"],
     "numpy": ["mltraq_ds.codecs", "mltraq_ds.store", "mltraq_ds.tracking", "mltraq_ds.cli", "mltraq_ds.testing"],
+    "botocore": ["mltraq_ds.storage.obstore_options"],
+    "obstore": ["mltraq_ds.storage"],
     "orjson": ["mltraq_ds.store.texts"],
     "pandas": [
         "mltraq_ds.codecs",
@@ -117,7 +119,13 @@ HOMES = {
 NAMING = {"mltraq_ds", "mltraq_ds.store"}
 
 # Where the name to import differs from the name to install.
-DISTRIBUTIONS = {"azure": "azure-storage-blob", "backports": "backports.zstd", "sklearn": "scikit-learn", "zlib_ng": "zlib-ng"}
+DISTRIBUTIONS = {
+    "azure": "azure-storage-blob",
+    "backports": "backports.zstd",
+    "sklearn": "scikit-learn",
+    "zlib_ng": "zlib-ng",
+    "botocore": "s3fs",  # which brings it
+}
 
 # These we only meet if the user brings them: their values, or their tests.
 BROUGHT = {"dateutil", "polars", "pytest", "pytz"}

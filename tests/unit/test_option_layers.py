@@ -64,6 +64,7 @@ TEXTS = {
     "database.url": ("postgres://localhost/lab", "postgres://localhost/lab"),
     "datastore.cache_bytes": ("1000000", 1000000),
     "datastore.cache_dir": ("/cache", "/cache"),
+    "datastore.client": ("obstore", "obstore"),
     "datastore.durability": ("relaxed", "relaxed"),
     "datastore.mmap": ("False", False),
     "datastore.storage_options": (

@@ -25,8 +25,10 @@ CLIENTS: dict[str, tuple[str, str]] = {
 }
 
 
-def client_class(scheme: str) -> type[Client]:
-    """Return the class that speaks with the storages of a scheme."""
+def client_class(scheme: str, *, obstore: bool = False) -> type[Client]:
+    """Return the class that speaks with the storages of a scheme, by a filesystem of fsspec or by obstore."""
     module, name = CLIENTS.get(scheme, ("anything", "AnyClient"))
+    if obstore:
+        module, name = "obstore_client", "ObstoreClient"
     found: Any = getattr(import_module(f"{__name__}.{module}"), name)
     return found  # type: ignore[no-any-return]

@@ -1,0 +1,211 @@
+"""S3, Google Cloud Storage and Azure by obstore, a library in Rust: one kind of requests for all of them."""
+
+from __future__ import annotations
+
+import builtins
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import obstore
+
+from mltraq_ds.errors import StorageError
+from mltraq_ds.storage.base import Stat
+from mltraq_ds.storage.body import Body
+from mltraq_ds.storage.clients.base import Client, Progress
+from mltraq_ds.storage.requests import Requests
+
+__all__ = ["ObstoreClient"]
+
+_BATCH = 1000  # keys that S3 removes in one request
+_PIECE = 2**20  # handed to obstore at a time (bytes)
+_STATUS = re.compile(r"status code: (\d{3})")
+_CODE = re.compile(r"<Code>([^<]{1,100})</Code>")
+_NO_ANSWER = re.compile(r"HTTP error|error sending request|error decoding|timed out|connection", re.IGNORECASE)
+
+
+class Answer(Exception):  # noqa: N818 - it never leaves this module but as a cause
+    """What a service has answered, as `mltraq_ds.storage.answers` looks at it."""
+
+    def __init__(self, text: str, status_code: int | None = None, error_code: str = "") -> None:
+        super().__init__(text, status_code, error_code)
+        self.status_code = status_code
+        self.error_code = error_code
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class ObstoreClient(Client):
+    """Requests by obstore.
+
+    It sends parts without a condition.  So what is large and must be new takes its name first, by an empty key that is
+    created only if absent; killed in between, the empty key is left, which verifies as nothing.  It does not list the
+    uploads in parts that killed processes have left: a rule of the bucket has to end them.
+    """
+
+    asks_if_absent = True
+
+    def __init__(self, filesystem: Any, root: str, requests: Requests, url: str) -> None:
+        super().__init__(filesystem, root, requests, url)
+        self._store, self._patient = filesystem
+        # Names of metadata are identifiers on Azure.
+        self._stamp = "mltraq_put" if requests.scheme.startswith("a") else "mltraq-put"
+
+    def _name(self, key: str) -> str:
+        return "/".join(part for part in (self.root, key) if part)
+
+    def _put_in_parts(
+        self,
+        key: str,
+        views: Iterable[memoryview],
+        size: int,
+        stamp: str,
+        create: bool,
+        check: Callable[[], None],
+        progress: Progress,
+    ) -> None:
+        if create:
+            self._create(key, stamp, lambda left: self._put(key, Body([]), stamp, True, left))
+
+        broken: builtins.list[BaseException] = []
+
+        def pieces() -> Iterator[memoryview]:
+            try:
+                for view in views:
+                    for start in range(0, view.nbytes, _PIECE):
+                        yield view[start : start + _PIECE]
+                        progress(min(_PIECE, view.nbytes - start))
+                check()
+            except BaseException as error:
+                broken.append(error)
+                raise
+
+        try:
+            with self.requests.failing("put", key), _answers():
+                self._stream(key, stamp, pieces(), size)
+        except BaseException:
+            if create:
+                with suppress(Exception):  # another error is on its way
+                    self.delete(key)
+            if broken:
+                raise broken[0] from None  # an error of the buffers, as it is
+            raise
+
+    def _stream(self, key: str, stamp: str, pieces: Iterator[memoryview], size: int) -> None:
+        obstore.put(
+            self._patient,
+            self._name(key),
+            pieces,
+            attributes={self._stamp: stamp},
+            use_multipart=True,
+            chunk_size=max(self.part_size, -(-size // self.max_parts)),
+            max_concurrency=self.requests.concurrency,
+        )
+
+    def _put(self, key: str, body: Body, stamp: str, create: bool, left: float) -> None:
+        with _answers():
+            obstore.put(
+                self._store,
+                self._name(key),
+                body.pieces() if body.size else b"",
+                attributes={self._stamp: stamp},
+                mode="create" if create else "overwrite",
+                use_multipart=False,
+            )
+
+    def _stamp_of(self, key: str, left: float) -> str:
+        try:
+            with _answers():
+                found = obstore.get(self._store, self._name(key), options={"head": True})
+        except Answer as answer:
+            if answer.status_code != 404:
+                raise
+            return ""
+        attributes: Any = found.attributes
+        return str(attributes.get(self._stamp, ""))
+
+    def _read(self, key: str, left: float) -> bytes:
+        with _answers():
+            return bytes(obstore.get(self._store, self._name(key)).bytes())
+
+    def _get(self, key: str, start: int, into: memoryview, size: int, left: float) -> int:
+        try:
+            with _answers():
+                found = obstore.get(self._store, self._name(key), options={"range": (start, start + into.nbytes)})
+                total = int(found.meta["size"])
+                if total == size:
+                    data = memoryview(found.bytes())
+                    if data.nbytes != into.nbytes:
+                        raise ConnectionResetError(f"the answer ended after {data.nbytes} of {into.nbytes} bytes")
+                    into[:] = data
+        except Answer as answer:
+            if answer.status_code != 416:
+                raise
+            return self._stat(key, left).size
+        return total
+
+    def _stat(self, key: str, left: float) -> Stat:
+        with _answers():
+            found = obstore.head(self._store, self._name(key))
+        return Stat(key, int(found["size"]), found["last_modified"].timestamp())
+
+    def _delete(self, key: str, left: float) -> None:
+        with _answers():
+            obstore.delete(self._store, self._name(key))
+
+    def delete_many(self, keys: builtins.list[str]) -> None:
+        # docstring inherited
+        for start in range(0, len(keys), _BATCH):
+            batch = keys[start : start + _BATCH]
+            try:
+                self.requests.ask("delete", batch[0], lambda left, batch=batch: self._delete_batch(batch))  # type: ignore[misc]
+            except StorageError:
+                # One by one: each has the repetitions and the error that it deserves.
+                super().delete_many(batch)
+
+    def _delete_batch(self, keys: builtins.list[str]) -> None:
+        with _answers():
+            obstore.delete(self._store, [self._name(key) for key in keys])
+
+    def list(self, prefix: str) -> Iterator[Stat]:
+        # docstring inherited
+        skip = len(self.root) + 1 if self.root else 0
+
+        def collect(left: float) -> builtins.list[Stat]:
+            with _answers():
+                return [
+                    Stat(str(found["path"])[skip:], int(found["size"]), found["last_modified"].timestamp())
+                    for page in obstore.list(self._store, prefix=self._name(prefix) or None)
+                    for found in page
+                ]
+
+        return iter(self.requests.ask("list", prefix, collect))
+
+    def folders(self, prefix: str) -> builtins.list[str]:
+        # docstring inherited
+        def collect(left: float) -> builtins.list[str]:
+            with _answers():
+                return list(
+                    obstore.list_with_delimiter(self._store, prefix=self._name(prefix) or None)["common_prefixes"]
+                )
+
+        found = self.requests.ask("list", prefix, collect)
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
+
+
+@contextmanager
+def _answers() -> Iterator[None]:
+    """Turn what obstore raises into what a service has answered; its own texts go on for pages."""
+    try:
+        yield
+    except (obstore.exceptions.BaseError, FileNotFoundError, PermissionError) as error:
+        text = str(error).partition("\n\nDebug source")[0]
+        status, code = _STATUS.search(text), _CODE.search(text)
+        said = text.partition("<?xml")[0].strip()[:300]
+        if status is None and _NO_ANSWER.search(text):
+            raise ConnectionError(said) from None
+        absent = 404 if isinstance(error, FileNotFoundError) else None
+        taken = 412 if isinstance(error, obstore.exceptions.AlreadyExistsError) else None
+        raise Answer(said, int(status[1]) if status else absent or taken, code[1] if code else "") from None
