@@ -159,7 +159,8 @@ class Experiment(Loading):
         Parameters
         ----------
         steps : callable or list of callable
-            Each takes a run.  One that raises ends its run and is kept as ``run.exception``; other runs go on.
+            Each takes a run.  One that raises ends its run and is kept as ``run.exception``; other runs go on.  An
+            empty list changes no run.
         config : mapping, optional
             Becomes ``run.config`` of every run.
         n_jobs, backend : optional
@@ -172,11 +173,13 @@ class Experiment(Loading):
         """
         listed = as_steps(steps)
         settings = resolve({"execution.n_jobs": n_jobs, "execution.backend": backend})
+        if not self.runs:
+            raise UsageError("This experiment has no runs to execute. Add some with add_run() or add_runs().")
+        if not listed:
+            return self  # what a run became before, and why it failed, stays
         for run in self.runs.values():
             if config is not None:
                 run.config = LazyBunch(config)
-        if not self.runs:
-            raise UsageError("This experiment has no runs to execute. Add some with add_run() or add_runs().")
         execute_runs(
             list(self.runs.values()),
             listed,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
@@ -95,10 +95,14 @@ class Run:
         self.exception, self.status = error, "failed"
 
     def execute(self, steps: Step | Sequence[Step]) -> Run:
-        """Call the steps one after another with this run; the first that raises ends it and is kept as `exception`."""
-        with self.recording(reraise=False):
-            for step in as_steps(steps):
-                step(self)
+        """Call the steps one after another with this run; the first that raises ends it and is kept as `exception`.
+
+        An empty list changes nothing.
+        """
+        if listed := as_steps(steps):
+            with self.recording(reraise=False):
+                for step in listed:
+                    step(self)
         return self
 
     @contextmanager
@@ -191,7 +195,8 @@ def as_steps(steps: Step | Sequence[Step]) -> list[Step]:
     UsageError
         If one of them cannot be called.
     """
-    listed = [steps] if callable(steps) else list(steps)
+    is_list = isinstance(steps, Iterable) and not isinstance(steps, str | bytes | Mapping)
+    listed: list[Any] = list(steps) if is_list and not callable(steps) else [steps]
     for step in listed:
         if not callable(step):
             raise UsageError(f"The step {step!r:.80} cannot be called. A step is a function that takes a run.")

@@ -4,11 +4,13 @@ import json
 import os
 import pickle
 import random
+import re
 import warnings
 
 import numpy as np
 import pytest
 
+import mltraq_ds
 from mltraq_ds import DataStore, DataStoreIO, Experiment, Run, create_experiment, create_session, ids, options
 from mltraq_ds.errors import RunError, RunFailedWarning, UsageError
 from mltraq_ds.lazy import LazyBunch
@@ -381,3 +383,32 @@ def test_runs_are_shown_short(session):
         runs[0]
     with pytest.raises(KeyError, match="nobody"):
         runs["nobody"]
+
+
+@pytest.mark.parametrize("backend", ["sequential", "loky"])
+def test_executing_no_step_changes_no_run(session, tmp_path, backend):
+    """A failed run that was loaded keeps status, error and times when no step is executed, and is persisted so."""
+    experiment = session.create_experiment("e").add_runs(x=[1, 2])
+    with pytest.warns(RunFailedWarning):
+        experiment.execute(fail_on_two).persist()
+    loaded = session.load_experiment("e")
+    loaded.execute([], config={"other": 1}, backend=backend, n_jobs=2).persist("update")
+    for run in loaded.runs.values():
+        assert run.execute([]) is run
+    mltraq_ds.run(loaded, [], tmp_path / "results")
+    for again in (loaded, session.load_experiment("e")):
+        one, two = again.runs.values()
+        assert [one.status, two.status, two.exception.type_name] == ["success", "failed", "ValueError"]
+        assert two.finished == list(experiment.runs.values())[1].finished
+        assert dict(two.config) == {}
+
+
+@pytest.mark.parametrize("wrong", ["train", None, 3, {"train": square}])
+def test_what_is_no_step_is_named_whole(session, wrong):
+    """A name instead of a function is refused as it was given, and no run is changed."""
+    experiment = session.create_experiment("e").add_run(x=1)
+    with pytest.raises(UsageError, match=re.escape(f"The step {wrong!r} cannot".split("<")[0])):
+        experiment.execute(wrong)
+    with pytest.raises(UsageError, match="cannot be called"):
+        experiment.runs.first().execute(wrong)
+    assert experiment.runs.first().status == "created"
