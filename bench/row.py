@@ -24,6 +24,8 @@ class Contestant:
     name: ClassVar[str]
     #: Modules that it cannot do without, and what pip calls them.
     needs: ClassVar[Sequence[str]] = ()
+    #: Programs that it cannot do without, and the package of pip that has each.
+    programs: ClassVar[Mapping[str, str]] = {}
     #: Whether it takes part without ``--full``.
     is_quick: ClassVar[bool] = True
     #: The labels that it measures.

@@ -6,7 +6,9 @@ import importlib
 import importlib.util
 import json
 import os
+import shutil
 import sys
+import sysconfig
 
 from bench.rows import ROWS
 from bench.work import Work, touch
@@ -20,6 +22,13 @@ def main() -> None:
     for module in contestant.needs:
         if importlib.util.find_spec(module) is None:
             answer({"skipped": f"{contestant.name} is not installed: pip install {module}"})
+            return
+    for program, package in contestant.programs.items():
+        if (
+            shutil.which(program, path=f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ.get('PATH', '')}")
+            is None
+        ):
+            answer({"skipped": f"{program} is not installed: pip install {package}"})
             return
     os.chdir(order["folder"])
     touch(2 * order["size"].get("touch_bytes", 0))

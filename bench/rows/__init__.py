@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from bench.row import Row
-from bench.rows import arrays, imports, lakes, scale, stores, tracking, values
+from bench.rows import arrays, imports, lakes, remotes, scale, stores, tracking, values
 
 __all__ = ["ROWS", "select"]
 
-ROWS: list[Row] = [*imports.ROWS, *arrays.ROWS, *values.ROWS, *tracking.ROWS, *scale.ROWS, *stores.ROWS, *lakes.ROWS]
+ROWS: list[Row] = [
+    *imports.ROWS,
+    *arrays.ROWS,
+    *values.ROWS,
+    *tracking.ROWS,
+    *scale.ROWS,
+    *stores.ROWS,
+    *lakes.ROWS,
+    *remotes.ROWS,
+]
 
 
 def select(names: str, *, is_full: bool) -> list[Row]:
