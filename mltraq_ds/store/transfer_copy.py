@@ -9,7 +9,7 @@ from mltraq_ds.blob import open_blob
 from mltraq_ds.blob.hashing import crc_of
 from mltraq_ds.errors import ConflictError, CorruptBlobError, DamageError, FormatError, KeyExistsError, KeyMissingError
 from mltraq_ds.storage.base import Source, Storage
-from mltraq_ds.store import descriptors, layout, run_mapping
+from mltraq_ds.store import descriptors, layout, run_mapping, single_records
 from mltraq_ds.store.transfer_plan import Item
 
 __all__ = ["copy", "put_mark"]
@@ -36,9 +36,10 @@ def copy(source: Storage, target: Storage, item: Item, *, overwrite: bool) -> bo
     Raises
     ------
     ConflictError
-        If the target has other bytes under this name and may not be overwritten.  They stay.
+        If the target has other bytes under this name and may not be overwritten, as blobs and generations never are.
+        They stay.
     DamageError
-        If the bytes at the source are not those that were written.  Nothing of it stays at the target.
+        If the bytes at the source are not those that were written.  The target has what it had.
     StorageError
         If one of the storages refuses.
     """
@@ -47,27 +48,38 @@ def copy(source: Storage, target: Storage, item: Item, *, overwrite: bool) -> bo
         if _is_there(opened, target, item.key):
             _verify(target, item)
             return False
-        replace = False
-        while True:
-            try:
-                target.put(item.key, _Pieces(opened), size=opened.size, parents=True, replace=replace)
-                break
-            except KeyExistsError:
-                if replace or not overwrite:
-                    raise ConflictError(
-                        f"{item.key} is at {target.url} with other bytes. Use overwrite=True to replace it."
-                    ) from None
-                replace = True
+        _verify(source, item)  # first: what is damaged here must not take the place of what is whole there
+        is_replaced = _put(opened, target, item, overwrite=overwrite)
         try:
             if not _is_there(opened, target, item.key):
                 raise CorruptBlobError(f"{item.key} has arrived at {target.url} with other bytes. Copy it again.")
             _verify(target, item)
         except (DamageError, FormatError):
-            target.delete(item.key)
+            if not is_replaced:
+                target.delete(item.key)
             raise
         return True
     finally:
         opened.close()
+
+
+def _put(opened: Source, target: Storage, item: Item, *, overwrite: bool) -> bool:
+    """Write one file; tell whether it has replaced another.  What is never written twice is never replaced."""
+    try:
+        target.put(item.key, _Pieces(opened), size=opened.size, parents=True)
+        return False
+    except KeyExistsError:
+        if item.is_fixed:
+            raise ConflictError(
+                f"{item.key} is at {target.url} with other bytes, and a file of this kind is never replaced. Run check "
+                "there: if it is damaged, remove it and export again; else somebody has persisted there."
+            ) from None
+        if not overwrite:
+            raise ConflictError(
+                f"{item.key} is at {target.url} with other bytes. Use overwrite=True to replace it."
+            ) from None
+    target.put(item.key, _Pieces(opened), size=opened.size, parents=True, replace=True)
+    return True
 
 
 def _is_there(opened: Source, target: Storage, key: str) -> bool:
@@ -83,7 +95,7 @@ def _is_there(opened: Source, target: Storage, key: str) -> bool:
 
 
 def _verify(storage: Storage, item: Item) -> None:
-    """Compare what is there with the digest in whatever refers to it.
+    """Compare what is there with the digest in whatever refers to it, or with its own checksum.
 
     The SHA-256 of a blob's index is in the reference, and the CRC-32 of every member in the index: so both are
     compared, as reading does.  `check(deep=True)` compares the SHA-256 of members too.
@@ -92,6 +104,12 @@ def _verify(storage: Storage, item: Item) -> None:
     if reference is None:
         if item.kind == "artifacts":
             _verify_artifact(storage, item.key)
+        elif item.kind == "runs":
+            single_records.parse(storage.read(item.key), item.key)
+        elif item.kind == "generations":
+            descriptors.from_bytes(storage.read(item.key), "generation", item.key)
+        elif item.descriptor:
+            descriptors.from_bytes(storage.read(item.key), item.descriptor, item.key)
         return
     source = storage.open(reference.key, size=reference.size)
     try:

@@ -10,7 +10,7 @@ from mltraq_ds.errors import ExperimentNotFoundError
 from mltraq_ds.reference import Reference
 from mltraq_ds.storage.base import Stat, Storage
 from mltraq_ds.storage.pointer import blob_of
-from mltraq_ds.store import generations, layout, single_records
+from mltraq_ds.store import file_layout, generations, layout, single_records
 from mltraq_ds.store import references as found_in
 from mltraq_ds.store.generations import Generation
 
@@ -20,6 +20,7 @@ __all__ = ["KINDS", "Item", "Plan", "Selection", "plan_experiment", "plan_rest"]
 KINDS = ("runs", "derived", "logs", "results", "manifests", "artifacts", "blobs", "generations", "others")
 
 _FOLDERS = {"derived": "derived", "logs": "logs", "results": "results", "experiments": "manifests"}
+_DESCRIPTORS = {"derived": "derived", "results": "result", "experiments": "manifest"}
 _BLOB = re.compile(r"[0-9a-f]{32}")
 _RECORDS = re.compile(r"runs/[0-9a-f]{32}\.jsonl")
 
@@ -41,13 +42,27 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One file to copy: what it counts as, and by what its copy is verified beside its bytes."""
+    """One file to copy: what it counts as, by what it is verified beside its bytes, whether its name is used once."""
 
     key: str
     size: int
     kind: str
     reference: Reference | None = None
     counts: int = 1
+    is_fresh: bool = False
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether nobody writes another file under this name, so that it is never replaced; pointers change."""
+        is_blob = self.kind == "blobs" and blob_of(self.key) == self.key
+        return self.is_fresh or is_blob or self.reference is not None or self.kind == "generations"
+
+    @property
+    def descriptor(self) -> str:
+        """The kind of descriptor that it is; empty if it is none that can be told by its name."""
+        folder = self.key.partition("/")[0]
+        place = file_layout.kind_of(folder, self.key)
+        return _DESCRIPTORS.get(place, "") if self.kind == _FOLDERS.get(place) else ""
 
 
 @dataclass
@@ -141,8 +156,11 @@ def _sort(
         plan.steps[1].append(Item(stat.key, stat.size, "runs"))
     elif first == "artifacts":
         if wanted.artifacts:
-            is_entry = "/_manifest/" in rest
-            plan.steps[1 if is_entry else 0].append(Item(stat.key, stat.size, "artifacts" if is_entry else "others"))
+            if "/_manifest/" in rest:
+                plan.steps[1].append(Item(stat.key, stat.size, "artifacts"))
+            else:
+                is_fresh = file_layout.entry_of(folder, stat.key) is not None
+                plan.steps[0].append(Item(stat.key, stat.size, "others", is_fresh=is_fresh))
     elif wanted.takes(kind := _FOLDERS.get(first, "others")):
         plan.steps[0].append(Item(stat.key, stat.size, kind))
 

@@ -13,6 +13,7 @@ from mltraq_ds.errors import ExperimentNotFoundError, TransferError, UsageError
 from mltraq_ds.storage import LocalStorage, open_storage
 from mltraq_ds.store import ArtifactDescriptor, FileStoreConfig, RunRecord, SqliteStoreConfig, export_store
 from mltraq_ds.store.checking import check
+from mltraq_ds.store.transfer import _Transfer
 
 COUNTS = {"experiments": 2, "runs": 3, "derived": 1, "logs": 2, "results": 1, "manifests": 1, "artifacts": 1}
 
@@ -96,9 +97,11 @@ def test_again_copies_nothing(source, tmp_path):
     cut = tmp_path / "two" / blob
     cut.chmod(0o600)
     cut.write_bytes(cut.read_bytes()[:-1])
-    with pytest.raises(TransferError, match=r"other bytes.*overwrite=True"):
-        export_store(source, tmp_path / "two")
-    export_store(source, tmp_path / "two", overwrite=True)
+    for overwrite in (False, True):
+        with pytest.raises(TransferError, match=r"other bytes.*never replaced.*remove it"):
+            export_store(source, tmp_path / "two", overwrite=overwrite)
+    cut.unlink()
+    export_store(source, tmp_path / "two")
     assert files_of(source) == files_of(tmp_path / "two")
 
 
@@ -140,14 +143,80 @@ def test_damage_at_the_source_is_not_copied(source, tmp_path, kind):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    if kind == "single":
-        export_store(source, tmp_path / "two")  # byte by byte: nothing refers to it by a digest, its own checksum tells
-        assert [one.kind for one in check(open_storage(tmp_path / "two"))] == ["unreadable record"]
-        return
     with pytest.raises(TransferError, match="were not copied"):
         export_store(source, tmp_path / "two")
     report = check(open_storage(tmp_path / "two"), deep=True)
     assert {one.kind for one in report} <= {"orphan"}
+
+
+@pytest.mark.parametrize("kind", ["blob", "artifact", "single", "derived", "result", "manifest"])
+def test_damage_at_the_source_leaves_the_copy_alone(source, tmp_path, kind):
+    """A byte flipped after the copy was made costs the copy nothing, also when it may be overwritten."""
+    keys = {
+        "blob": lambda key: key.count("/") == 1 and len(key.rpartition("/")[2]) == 32,
+        "artifact": lambda key: "/artifacts/" in key and "_manifest" not in key,
+        "single": lambda key: key.endswith("runs/over.json"),
+        "derived": lambda key: "/derived/" in key,
+        "result": lambda key: "/results/" in key,
+        "manifest": lambda key: "/experiments/" in key,
+    }
+    export_store(source, tmp_path / "two")
+    before = files_of(tmp_path / "two")
+    path = source / next(key for key in before if keys[kind](key))
+    path.chmod(0o600)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(TransferError, match="were not copied"):
+        export_store(source, tmp_path / "two", overwrite=True)
+    assert files_of(tmp_path / "two") == before
+
+
+def test_a_log_that_grows_during_the_export(source, tmp_path, monkeypatch):
+    """The copy of a log that is appended to meanwhile has an earlier state or a later one, and is never removed."""
+    export_store(source, tmp_path / "two")
+    log = next(source.rglob("*.log"))
+    copied = tmp_path / "two" / log.relative_to(source)
+    log.chmod(0o600)
+    log.write_text("line\nsecond\n")
+    put = LocalStorage.put
+
+    def growing(self, key, *args, **more):
+        put(self, key, *args, **more)
+        if key.endswith(".log"):
+            log.write_text("other\nbytes\nthird\n")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStorage, "put", growing)
+        with pytest.raises(TransferError, match="were not copied"):
+            export_store(source, tmp_path / "two", overwrite=True)
+    assert copied.read_text() in ("line\n", "line\nsecond\n")
+
+
+def test_a_generation_that_came_meanwhile_stays(source, tmp_path, monkeypatch):
+    """What somebody persists at the destination just before the generation arrives is not overwritten."""
+    target = tmp_path / "two"
+    export_store(source, target)
+    with create_session(f"sqlite:///{tmp_path}/source.db", source) as session:
+        session.load_experiment("digits").persist(if_exists="update")
+    with create_session(f"sqlite:///{tmp_path}/two.db", target) as there:
+        there.rebuild_index()
+        mine = there.load_experiment("digits")
+        mine.runs[next(iter(mine.runs))].fields.loss = 0.125
+        put, done = _Transfer._copy, []
+
+        def late(self, item):
+            if item.kind == "generations" and not done:
+                done.append(mine.persist(if_exists="update"))
+            return put(self, item)
+
+        monkeypatch.setattr(_Transfer, "_copy", late)
+        with pytest.raises(TransferError, match="never replaced"):
+            export_store(source, target, overwrite=True)
+    assert done
+    with create_session(f"sqlite:///{tmp_path}/again.db", target) as there:
+        there.rebuild_index()
+        assert next(iter(there.load_experiment("digits").runs.values())).fields.loss == 0.125
 
 
 def test_interrupted_anywhere(source, tmp_path, monkeypatch):
