@@ -16,13 +16,14 @@ from mltraq_ds.option_layer import Layer, collected
 from mltraq_ds.option_lines import lines_of
 from mltraq_ds.option_table import OPTIONS, canonical
 
-__all__ = ["NAMES", "find_file", "read_file", "user_folder"]
+__all__ = ["NAMES", "NOT_IN_WORKING_FOLDER", "find_file", "read_file", "user_folder"]
 
 #: Names of the configuration file.
 NAMES = ("mltraq_ds_config.toml", "mltraq_ds_config.json")
 
-#: What the file in a working folder may not do: whoever wrote the folder would decide what runs here.
-_NEVER_IN_WORKING_FOLDER = "serialization.allow_pickle"
+#: What the file in a working folder may not set: whoever wrote the folder would decide what runs here.  Loading a model
+#: runs code that its MLflow keeps.
+NOT_IN_WORKING_FOLDER = ("serialization.allow_pickle", "mlflow.tracking_uri", "mlflow.registry_uri")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +98,11 @@ def read_file(environ: Mapping[str, str]) -> Layer:
         ) from error
     found = _flat(_parsed(path, text))
     layer = collected("file", ((name, value, _Place(path, text, name)) for name, value in found))
-    if path.parent not in _own_folders(environ) and layer.values.get(_NEVER_IN_WORKING_FOLDER):
+    refused = next((name for name in NOT_IN_WORKING_FOLDER if layer.values.get(name)), None)
+    if refused is not None and path.parent not in _own_folders(environ):
         raise UsageError(
-            f"Option {_NEVER_IN_WORKING_FOLDER!r} is refused in {layer.places[_NEVER_IN_WORKING_FOLDER]} because a "
-            "file in the working folder may come with what somebody else wrote, which would run code then. Set it in "
+            f"Option {refused!r} is refused in {layer.places[refused]} because a file in the working folder may come "
+            "with what somebody else wrote, which would run code then. Set it in "
             f"{user_folder() / NAMES[0]}, in a variable or in your program."
         )
     return layer

@@ -290,7 +290,7 @@ def validated(path: object, value: object, place: object = "") -> object:
     if not option.accepts(value):
         # The value itself is not printed: it may be a secret in the wrong place.
         raise UsageError(
-            f"Option {option.name!r} cannot be set to a value of type {type(value).__name__} "
+            f"Option {option.name!r} cannot be set to this value (of type {type(value).__name__}) "
             f"because it expects {option.expects}.{f' It was found in {place}.' if place else ''}"
         )
     return copied(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from mltraq_ds.option_environment import variable_of
+from mltraq_ds.option_files import NOT_IN_WORKING_FOLDER
 from mltraq_ds.option_table import OPTIONS, has_secret
 from mltraq_ds.resolved import Settings
 
@@ -21,8 +22,9 @@ def unwritable(settings: Settings, *, may_allow_pickle: bool) -> dict[str, str]:
     """Return the options that are set and must not be written, and why not."""
     reasons = {name: "it may hold a secret" for name, value in settings.items() if has_secret(name, value)}
     reasons.update(dict.fromkeys(settings.missing, "it may hold a secret"))
-    if settings["serialization.allow_pickle"] and not may_allow_pickle:
-        reasons["serialization.allow_pickle"] = "a file in the working folder cannot set it"
+    for name in NOT_IN_WORKING_FOLDER if not may_allow_pickle else ():
+        if settings.get(name):
+            reasons[name] = "a file in the working folder cannot set it"
     return reasons
 
 
@@ -34,7 +36,8 @@ def toml_text(settings: Settings, *, may_allow_pickle: bool = False) -> str:
     settings : Settings
         Values to write.  Those of `unwritable` are left out.
     may_allow_pickle : bool
-        Whether the file may let pickled values be loaded: not where it may come with somebody else's folder.
+        Whether the file may let pickled values be loaded, and name an MLflow to load models from: not where it may come
+        with somebody else's folder.
     """
     left_out = unwritable(settings, may_allow_pickle=may_allow_pickle)
     parts = [_HEAD, "\n"]

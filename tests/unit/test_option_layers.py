@@ -112,10 +112,10 @@ def test_names_of_lineapy(alias, name, places, monkeypatch):
     with options.ctx({alias: value}):
         assert options.get(name) == value
     assert resolve({alias: value})[name] == value
-    (places["here"] / NAMES[1]).write_text(json.dumps({alias: value}))
+    (places["user"] / NAMES[1]).write_text(json.dumps({alias: value}))
     options.reload()
-    assert (options.get(name), options.origin(name)) == (value, f"file {places['here'] / NAMES[1]}:1")
-    (places["here"] / NAMES[1]).unlink()
+    assert (options.get(name), options.origin(name)) == (value, f"file {places['user'] / NAMES[1]}:1")
+    (places["user"] / NAMES[1]).unlink()
     monkeypatch.setenv(variable_of(alias), text)
     options.reload()
     assert options.get(name) == value
@@ -176,7 +176,7 @@ BAD_FILES = [
     ("json", "[" * 100_000, UsageError, "is not JSON"),
     ("toml", "a = ,", UsageError, r"not TOML.*line 1"),
     ("toml", 'x = """\n[database]\nurl = 3\n"""\n[database]\nurl = 3', UnknownOptionError, r"'x' \(in .*toml:1\)"),
-    ("toml", '# """\n[database]\necho = false\nurl = [\n3\n]', UsageError, r"type list .*toml:4"),
+    ("toml", '# """\n[database]\necho = false\nurl = [\n3\n]', UsageError, r"type list.* .*toml:4"),
     (
         "toml",
         "[datastore.storage_options]\nkey = 1\n[databse]\nurl = 'x'",
@@ -277,6 +277,19 @@ def test_the_working_folder_cannot_allow_pickle(places, monkeypatch):
     monkeypatch.delenv("MLTRAQ_DS_HOME")
     create_session()
     assert options.get("serialization.allow_pickle") is False
+
+
+@pytest.mark.parametrize("name", ["mlflow.tracking_uri", "mlflow_tracking_uri", "mlflow.registry_uri"])
+def test_the_working_folder_cannot_name_an_mlflow(places, monkeypatch, name):
+    """Models are loaded by code that their MLflow keeps, so a file that came with a folder cannot say which it is."""
+    text = f'{name} = "http://attacker.example"\n'
+    (places["here"] / NAMES[0]).write_text(text)
+    with pytest.raises(UsageError, match=r"mlflow\.(tracking|registry)_uri.*toml:1.*Set it in .*variable or in your"):
+        create_session()
+    (places["here"] / NAMES[0]).rename(places["home"] / NAMES[0])
+    monkeypatch.setenv("MLTRAQ_DS_HOME", str(places["home"]))
+    create_session()
+    assert options.get(ALIASES.get(name, name)) == "http://attacker.example"
 
 
 def test_no_secret_in_messages(places, monkeypatch):

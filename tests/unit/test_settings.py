@@ -180,7 +180,7 @@ def test_a_group_cannot_be_set():
 )
 def test_wrong_values_are_refused(name, value):
     """A wrong value is refused by all verbs; the message names the option, the type and what is expected."""
-    pattern = f"Option '{name}' cannot be set to a value of type {type(value).__name__} because it expects "
+    pattern = rf"Option '{name}' cannot be set to this value \(of type {type(value).__name__}\) because it expects "
     with pytest.raises(UsageError, match=pattern):
         options.set(name, value)
     with pytest.raises(UsageError, match=pattern), options.ctx({"tqdm.disable": True, name: value}):

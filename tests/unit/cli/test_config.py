@@ -121,9 +121,10 @@ def test_init(command, monkeypatch, tmp_path):
 def test_init_writes_no_secret(command):
     """Secrets, and what a working folder may not say, are left out, which is said; the file can be read."""
     flags = ["--database", f"postgresql://ada:{SECRET}@h/lab", "--option", f'storage_options={{"key": "{SECRET}"}}']
-    result = command("config", "init", *flags, "--option", "serialization.allow_pickle=true")
+    flags += ["--option", "mlflow.tracking_uri=http://127.0.0.1:9", "--option", "serialization.allow_pickle=true"]
+    result = command("config", "init", *flags)
     assert result.exit_code == 0
-    for name in ("database.url", "datastore.storage_options", "serialization.allow_pickle"):
+    for name in ("database.url", "datastore.storage_options", "mlflow.tracking_uri", "serialization.allow_pickle"):
         assert f"Warning: {name} was not written" in result.stderr
     assert SECRET not in Path(NAMES[0]).read_text() + result.output
     assert rows(command("config", "show", "--origin"))["database.url"] == "'sqlite:///mltraq.db' default"
