@@ -121,16 +121,17 @@ class FileRecords(FileScope):
             If nothing is known of such a run.  It is an id, never a pattern.
         """
         folder, is_known = self._folder, self._is_known(run_id)
-        others = [key for key in self._keys_of(run_id) if key.endswith(".json")]
-        others += [key for key in self._keys_of(run_id) if not key.endswith(".json")]
+        others = sorted(self._keys_of(run_id), key=lambda key: (not key.endswith(".json"), key))  # entries first
         if not is_known and not others:
             raise self._no_run(run_id)
         if is_known:
             data = single_records.deleted_bytes(self._id, run_id)
             self._write(lambda: self._put(layout.run_record_key(folder, run_id), data))
+        # What was listed, and no more: whoever puts meanwhile begins a new life of the run.
         self.storage.delete_many(others)
-        for place in file_layout.run_folders(folder, run_id):
-            self.storage.delete_folder(place)
+        places = {*file_layout.run_folders(folder, run_id), *(key.rpartition("/")[0] for key in others)}
+        for place in sorted(places - {f"{folder}/logs", f"{folder}/derived"}, reverse=True):
+            self.storage.prune(place)
 
     def _keys_of(self, run_id: str) -> list[str]:
         """Return the keys of everything but the record of a run."""
