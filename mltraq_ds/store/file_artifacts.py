@@ -134,6 +134,14 @@ class FileArtifacts(FileScope):
         self._write(put)
         return done[0]
 
+    def _is_there(self, key: str) -> bool:
+        """Tell whether a file is there and, if it is an entry, its bytes: an end may have taken these before it."""
+        if not file_layout.is_entry(self._folder, key):
+            return super()._is_there(key)
+        found = self._entry(key)
+        # Bytes may also be gone because another put has replaced the entry just now.
+        return found is not None and (self.storage.exists(found.uri) or self._entry(key) not in (None, found))
+
     def _undo(self, entry: str, key: str) -> None:
         """Remove bytes that no entry names; if that is not certain they stay, and sweep finds out."""
         with suppress(MltraqDSError):  # another error is on its way

@@ -138,7 +138,11 @@ class FileScope:
         if self._finish_end():
             return False
         self._mark()
-        return not self.storage.is_local or self.storage.exists(key)
+        layout.refuse_moved(self.storage)
+        return not self.storage.is_local or self._is_there(key)
+
+    def _is_there(self, key: str) -> bool:
+        return self.storage.exists(key)
 
     def _finish_end(self) -> bool:
         """Remove the folder of an experiment that was deleted, where folders are; a new one begins after that."""
