@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mltraq_ds.cli.text import cell, one_line, print_table, printable, size_text, utc_text
-from mltraq_ds.errors import DamageError, ExperimentNotFoundError, UsageError
+from mltraq_ds.errors import DamageError, ExperimentNotFoundError, MltraqDSError, UsageError
 
 if TYPE_CHECKING:
     from mltraq_ds.datastore import DataStore
@@ -124,9 +124,10 @@ def _print_datastores(found: list[tuple[str, str, DataStore]]) -> None:
 def _described(name: str, datastore: DataStore) -> list[tuple[str, str, str, str, str]]:
     try:
         described = datastore.describe()
-    except DamageError as error:
-        # One lost blob must not hide the others.
-        return [(printable(name), f"damaged: {one_line(str(error))}", "", "", "")]
+    except MltraqDSError as error:
+        # One lost blob must not hide the others, nor must one that a remote does not deliver today.
+        what = "damaged" if isinstance(error, DamageError) else "cannot be read"
+        return [(printable(name), f"{what}: {one_line(str(error))}", "", "", "")]
     return [
         (
             printable(f"{name}.{key}"),

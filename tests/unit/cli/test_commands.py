@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import typer
 
-from mltraq_ds import Run, __version__, create_session
+from mltraq_ds import DataStore, Run, __version__, create_session
 from mltraq_ds.cli import experiments, main
 from mltraq_ds.cli.app import app
+from mltraq_ds.errors import RemotesError
 from mltraq_ds.option_table import OPTIONS
 
 COMMANDS = typer.main.get_command(app).commands
@@ -255,6 +256,22 @@ def test_delete(command, experiment, session):
     assert list(create_session().ls()["name"]) == ["other"]
     assert other.id_experiment in command("delete", "--id", other.id_experiment, "--yes").stdout
     assert len(create_session().ls()) == 0
+
+
+def test_show_goes_on_past_what_remotes_do_not_deliver(command, experiment, monkeypatch):
+    """A blob that no remote delivers is told in its line, and the others are shown."""
+    describe, failures = DataStore.describe, [RemotesError("No remote\nanswers.")]
+
+    def fail_once(datastore):
+        if failures:
+            raise failures.pop()
+        return describe(datastore)
+
+    monkeypatch.setattr(DataStore, "describe", fail_once)
+    result = command("show", "digits")
+    assert result.exit_code == 0
+    assert result.stdout.count("cannot be read: No remote answers.") == 1
+    assert "ds.weights" in result.stdout
 
 
 @pytest.mark.parametrize(("answer", "left"), [("y\n", 0), ("n\n", 1), ("\n", 1), ("", 1)])
