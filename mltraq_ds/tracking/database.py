@@ -86,7 +86,7 @@ class Database(database.Database):
         MissingExtraError
             If the driver is not installed; the text has the pip command.
         """
-        if self._is_absent():
+        if self.is_absent():
             return DatabaseReport(self.url, "SQLite, no file yet", None)
         with self._translating():
             engine = make_engine(self._url, **self._settings)
@@ -95,7 +95,8 @@ class Database(database.Database):
             finally:
                 engine.dispose()
 
-    def _is_absent(self) -> bool:
+    def is_absent(self) -> bool:
+        """Tell whether it is a file of SQLite that the first use would make; looking does not make it."""
         # In a folder that is missing too, connecting says what is wrong.
         path = None if self.is_in_memory or self._url.get_backend_name() != "sqlite" else str(self._url.database)
         return path is not None and not os.path.exists(path) and os.path.isdir(os.path.dirname(path))

@@ -3,29 +3,41 @@
 from __future__ import annotations
 
 import difflib
+import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from mltraq_ds.errors import AmbiguousNameError, ExperimentNotFoundError, UnknownStoreError
+from mltraq_ds.errors import (
+    AmbiguousNameError,
+    CorruptRecordError,
+    ExperimentNotFoundError,
+    FormatError,
+    KeyMissingError,
+    UnknownStoreError,
+    UsageError,
+)
 from mltraq_ds.objects import Objects
 from mltraq_ds.orm.index import Index
 from mltraq_ds.orm.overview import remembered_url
 from mltraq_ds.storage import Storage
-from mltraq_ds.store import collection, layout, reading
+from mltraq_ds.storage.places import path_from
+from mltraq_ds.store import collection, descriptors, layout, reading
 from mltraq_ds.store.generations import Generation
 from mltraq_ds.store.records import ExperimentContent
+from mltraq_ds.tracking.database import Database
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["find", "is_known", "listed", "load_named"]
+__all__ = ["find", "is_known", "listed", "load_named", "refuse_no_place"]
 
 #: How long to wait before each further look for an experiment that was replaced a moment ago (s).
 _WAITS_S = (0.01, 0.05, 0.2, 0.5)
 
 
-def find(index: Index | None, name: str, store_url: str, database_url: str) -> tuple[str, int]:
+def find(index: Index | None, name: str, store_url: str, database: Database) -> tuple[str, int]:
     """Return id and generation of the experiment of a name.
 
     Parameters
@@ -34,8 +46,10 @@ def find(index: Index | None, name: str, store_url: str, database_url: str) -> t
         Of the store; None if there is no store yet.
     name : str
         Name of the experiment.
-    store_url, database_url : str
+    store_url : str
         For messages.
+    database : Database
+        Where the names of other stores are.
 
     Raises
     ------
@@ -44,7 +58,10 @@ def find(index: Index | None, name: str, store_url: str, database_url: str) -> t
     AmbiguousNameError
         If there are several; names their ids.
     """
-    found = index.lookup(name) if index is not None else []
+    if index is not None:
+        found = index.lookup(name)
+    else:  # no store here yet, perhaps because its URL is not the one that was meant
+        found = [] if database.is_absent() else Index(database, "").lookup(name)
     ours = [row for row in found if index is not None and row.store_id == index.store_id]
     if len(ours) > 1:
         ids = ", ".join(row.id_experiment for row in ours)
@@ -53,8 +70,8 @@ def find(index: Index | None, name: str, store_url: str, database_url: str) -> t
         )
     if ours:
         return ours[0].id_experiment, ours[0].generation
-    if found and index is not None:
-        there = remembered_url(Index(index.database, found[0].store_id)) or "at an unknown place"
+    if found:
+        there = remembered_url(Index(database, found[0].store_id)) or "at an unknown place"
         raise ExperimentNotFoundError(
             f"Experiment {name!r} is in another store ({there}, id {found[0].store_id}), not in {store_url}. "
             "Were database and store changed hand in hand? Make a session with create_session(store=…) for that one."
@@ -64,7 +81,7 @@ def find(index: Index | None, name: str, store_url: str, database_url: str) -> t
             f"No experiment is named {name!r}, but one has this id. Use load_experiment(id_experiment=…)."
         )
     raise ExperimentNotFoundError(
-        f"No experiment is named {name!r} in {database_url}.{_nearest(index, name)} Use ls() or 'mltraq-ds ls' to "
+        f"No experiment is named {name!r} in {database.url}.{_nearest(index, name)} Use ls() or 'mltraq-ds ls' to "
         "see all."
     )
 
@@ -111,6 +128,24 @@ def is_known(index: Index | None, storage: Storage, database_url: str) -> bool:
         f"The database {database_url} does not know the store {storage.url} (id {index.store_id}), which is not empty. "
         "Use session.rebuild_index() to read it in; loading by id works without."
     )
+
+
+def refuse_no_place(storage: Storage) -> None:
+    """Raise if no store can be here: nothing found at a mistyped URL looks like an empty store.
+
+    Raises
+    ------
+    UsageError
+        If it is a file, or a folder that a store manages, such as that of an experiment.  Nothing was changed.
+    """
+    if storage.is_local and os.path.isfile(path_from(storage.url)):
+        raise UsageError(f"{storage.url} cannot be a store because it is a file. Use the URL of a folder.")
+    with suppress(KeyMissingError, CorruptRecordError, FormatError):  # without our mark it is a folder like any other
+        descriptors.from_bytes(storage.read(layout.META), "folder", layout.META)
+        raise UsageError(
+            f"{storage.url} cannot be a store because it is a folder inside one: its {layout.META} says so. Use the "
+            f"URL of the folder that has {layout.STORE}."
+        )
 
 
 def _nearest(index: Index | None, name: str) -> str:

@@ -23,7 +23,7 @@ from mltraq_ds.store.index_lag import catch_up
 from mltraq_ds.store.recovery import recover, warn_unreadable
 from mltraq_ds.tracking.bound_io import BoundIO
 from mltraq_ds.tracking.experiment import Experiment
-from mltraq_ds.tracking.finding import find, is_known, listed, load_named
+from mltraq_ds.tracking.finding import find, is_known, listed, load_named, refuse_no_place
 from mltraq_ds.tracking.opening import objects_at, opened
 from mltraq_ds.tracking.upkeep import Upkeep
 
@@ -113,6 +113,7 @@ class Session(Upkeep):
             if self._index is None:
                 store_id = layout.read_store_id(self.storage)
                 if store_id is None:
+                    refuse_no_place(self.storage)
                     return None
                 index = Index(self.database, store_id)
                 self._refuse_copy(index)
@@ -213,7 +214,7 @@ class Session(Upkeep):
         return Experiment.from_content(self, content, generation)
 
     def _find(self, name: str) -> tuple[str, int]:
-        return find(self._known_index(), name, self.storage.url, self.database.url)
+        return find(self._known_index(), name, self.storage.url, self.database)
 
     def persist_experiment(
         self, experiment: Experiment, name: str | None = None, if_exists: str = "fail"

@@ -1,6 +1,7 @@
 """Persist, load, replace, update, delete: what a user does, read back in a new session and in another process."""
 
 import gc
+import os
 import subprocess
 import sys
 import textwrap
@@ -756,3 +757,34 @@ def test_a_name_is_looked_up_again_while_it_is_replaced(session, monkeypatch):
     with pytest.raises(ExperimentNotFoundError, match=old.id_experiment):
         session.load_experiment("x")
     assert len(answers) == 4
+
+
+def test_a_store_is_looked_for_in_a_folder_of_its_own(tmp_path):
+    """A file and the folder of an experiment are refused as stores, in a sentence, and nothing is changed there."""
+    database = f"sqlite:///{tmp_path}/x.db"
+    experiment = create_session(database, tmp_path / "store").create_experiment("e").add_run(x=1).persist()
+    inside = tmp_path / "store" / experiment.id_experiment
+    file = tmp_path / "file"
+    file.write_bytes(b"mine")
+    before = sorted(map(str, inside.rglob("*")))
+    for place, reason in ((file, "because it is a file"), (inside, "because it is a folder inside one")):
+        session = create_session(database, place)
+        with pytest.raises(UsageError, match=reason):
+            session.ls()
+        with pytest.raises(UsageError, match=reason):
+            session.create_experiment("other").add_run(x=1).persist()
+    assert (file.read_bytes(), sorted(map(str, inside.rglob("*")))) == (b"mine", before)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "_meta.json").write_text("{}")  # of somebody else's making
+    assert create_session(database, tmp_path / "mine").ls().empty
+
+
+def test_an_experiment_is_found_in_another_store_from_one_that_is_not_there_yet(tmp_path):
+    """With the right database and a mistyped store the error names the store that has it; nothing is made."""
+    database = f"sqlite:///{tmp_path}/x.db"
+    create_session(database, tmp_path / "store").create_experiment("e").add_run(x=1).persist()
+    with pytest.raises(ExperimentNotFoundError, match=r"in another store \(.*/store, id "):
+        create_session(database, tmp_path / "typo").load_experiment("e")
+    with pytest.raises(ExperimentNotFoundError, match="No experiment is named"):
+        create_session(f"sqlite:///{tmp_path}/none.db", tmp_path / "typo").load_experiment("e")
+    assert sorted(os.listdir(tmp_path)) == ["store", "x.db"]
