@@ -144,6 +144,7 @@ class Persist:
         return max(generations.numbers(self.storage, self.folder), default=0) + 1
 
     def _write(self, intent: Intent) -> Generation:
+        layout.refuse_moved(self.storage)
         intents.refuse_others(self.storage, intent)
         self.on_seam("claim")
         if self.index is not None:

@@ -6,7 +6,7 @@ import uuid
 import warnings
 
 from mltraq_ds.errors import (
-    ConcurrentPersistError,
+    ConflictError,
     ExperimentNotFoundError,
     IndexBehindWarning,
     LeftoversWarning,
@@ -36,6 +36,8 @@ def delete(objects: Objects, index: Index | None, id_experiment: str) -> Generat
     ------
     ExperimentNotFoundError
         If it is not there, or somebody else deleted it first.
+    ConflictError
+        If the store moves.  Nothing was changed.
     ConcurrentPersistError
         If another writer is at work on it, where the storage does not decide between two.  Nothing was changed.
     StorageError
@@ -64,13 +66,14 @@ def delete(objects: Objects, index: Index | None, id_experiment: str) -> Generat
     )
     with Keeper(storage, intent) as keeper:
         try:
+            layout.refuse_moved(storage)
             refuse_others(storage, intent)
             ended = end_experiment(storage, id_experiment, intent.writer)
             if ended is None or ended.writer != intent.writer:
                 raise ExperimentNotFoundError(
                     f"Experiment {intent.name!r} (id {id_experiment}) was deleted by another process meanwhile."
                 )
-        except (ConcurrentPersistError, ExperimentNotFoundError):
+        except (ConflictError, ExperimentNotFoundError):
             remove_intent(storage, intent, f"Experiment {intent.name!r} is deleted")
             raise
         except BaseException:

@@ -37,6 +37,7 @@ __all__ = [
     "now_text",
     "read_store_id",
     "records_key",
+    "refuse_moved",
     "run_record_key",
     "store_id",
     "validate_prefix",
@@ -179,8 +180,16 @@ def _looks_like_experiment(segment: str) -> bool:
         return False
 
 
-def read_store_id(storage: Storage) -> str | None:
-    """Return the id in `_store.json`, or None if this is not a store yet."""
+def read_store_id(storage: Storage, *, is_writing: bool = False) -> str | None:
+    """Return the id in `_store.json`, or None if this is not a store yet.
+
+    Raises
+    ------
+    ConflictError
+        If the store has moved; for those who are writing, also if it is being moved.
+    CorruptRecordError
+        If it cannot be read.
+    """
     try:
         data = storage.read(STORE)
     except KeyMissingError:
@@ -191,19 +200,41 @@ def read_store_id(storage: Storage) -> str | None:
             f"The store that was at {storage.url} has moved to {body['moved_to']!s:.500}. Set 'datastore.url' to that "
             "place; what is left here is a copy of before, to be removed."
         )
+    if is_writing and "moving_to" in body:
+        raise ConflictError(
+            f"Nothing can be written to {storage.url} because the store is being moved to {body['moving_to']!s:.500}. "
+            "Use that place when it is there; if the move was killed, call move_store() with that place again."
+        )
     identity = body.get("store_id")
     if not isinstance(identity, str):
         raise CorruptRecordError(f"{STORE} has no store id. It was damaged; restore it from a copy.")
     return identity
 
 
+def refuse_moved(storage: Storage) -> None:
+    """Raise if the store has moved, or is being moved.
+
+    Writers call it when their intent is there, those without an intent when their file is there too: a move that does
+    not see it has marked the store before, and is seen here.
+
+    Raises
+    ------
+    ConflictError
+        Nothing was changed here.
+    """
+    read_store_id(storage, is_writing=True)
+
+
 def store_id(storage: Storage) -> str:
-    """Return the id of the store, which is made now if it is new: one of several makers wins, all get the same id."""
-    known = read_store_id(storage)
+    """Return the id of a store that can be written to, which is made now if it is new.
+
+    One of several makers wins, all get the same id.
+    """
+    known = read_store_id(storage, is_writing=True)
     while known is None:
         body: dict[str, Any] = {"store_id": str(uuid.uuid4()), "created": now_text()}
         data = descriptors.to_bytes("store", body)
         with suppress(KeyExistsError):  # another maker was first; its id is read back
             storage.put(STORE, [data], size=len(data), parents=True)
-        known = read_store_id(storage)
+        known = read_store_id(storage, is_writing=True)
     return known

@@ -1,18 +1,21 @@
 """Moving: a whole store to another place, where it is the same store.
 
-In order: copy everything and compare it; put ``_store.json`` at the target; mark that of the source as moved, which is
-the moment at which the target is the store; copy what somebody committed meanwhile.  Killed before that moment, the
-source is the store as before, and the same call goes on; killed after it, the target is.  The source keeps its files.
+In order: copy everything and compare it; mark ``_store.json`` of the source, which refuses all writers that look after
+that (they look when their intent, or their file, is there); wait for those before; copy what they have committed; put
+``_store.json`` at the target; mark that of the source as moved.  Killed after the first mark, the source can be read,
+nothing can be written, and the same call goes on; killed after the second, the target is the store, and the same call
+tells the database.  The source keeps its files.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from mltraq_ds.errors import ConflictError, KeyMissingError, UsageError
+from mltraq_ds.errors import ConflictError, KeyMissingError, MltraqDSError, UsageError
 from mltraq_ds.orm.index import Index
 from mltraq_ds.storage.base import Stat, Storage
 from mltraq_ds.storage.places import path_from
@@ -21,9 +24,11 @@ from mltraq_ds.store.lease import Lease
 from mltraq_ds.store.transfer_copy import copy
 from mltraq_ds.store.transfer_plan import Item
 
-__all__ = ["move"]
+__all__ = ["is_copied", "move"]
 
 _THREADS = 8
+#: How long writers may take to end once the store is marked (s).
+_WAIT_S = 10.0
 
 
 def move(
@@ -55,24 +60,64 @@ def move(
         If one of the storages refuses.  The source is the store as before, and the same call goes on.
     """
     with Lease(source) as lease:
-        body = _accepted(source, target, index)
         work = _Move(source, target, progress, lease)
-        while changed := work.changed():
-            work.copy(changed)
-        _refuse_writers(source)
-        work.remove_extra()
-        _put(target, body)
-        _put(source, {**body, "moved_to": target.url})
-        try:
-            work.copy(work.changed())
-        except Exception:
-            # What was committed between the last look and the mark would be missing: the source is the store again.
-            with suppress(OSError):
-                _put(source, body)
-            raise
+        if is_copied(source, target):  # a call was killed in the last steps: others may have gone on at the target
+            _put(source, {**_body(source), "moved_to": target.url})
+        else:
+            body = _accepted(source, target, index)
+            while changed := work.changed():
+                work.copy(changed)
+            _refuse_writers(source)
+            _switch(work, body)
     index.register_store(target.url)
     target.delete(layout.MOVING)
     return work.counts
+
+
+def is_copied(source: Storage, target: Storage) -> bool:
+    """Tell whether a call that was killed has copied everything, so that the target is the store already.
+
+    Raises
+    ------
+    ConflictError
+        If the source has moved, or is being moved, elsewhere.
+    """
+    said = descriptors.from_bytes(source.read(layout.STORE), "store", layout.STORE)
+    place = said.get("moved_to", said.get("moving_to"))
+    if place not in (None, target.url):
+        raise ConflictError(
+            f"The store {source.url} was not moved to {target.url} because it has moved, or is being moved, to "
+            f"{place!s:.500}. Call move_store() with that place, then move it on from there."
+        )
+    is_there = place is not None and layout.read_store_id(target) == said.get("store_id")
+    if "moved_to" in said and not is_there:
+        raise ConflictError(
+            f"The store that was at {source.url} has moved to {target.url}, and is not there any more. Look for it "
+            "where it was moved from there, or restore that place from a copy."
+        )
+    return is_there
+
+
+def _body(source: Storage) -> dict[str, object]:
+    said = descriptors.from_bytes(source.read(layout.STORE), "store", layout.STORE)
+    return {name: value for name, value in said.items() if name not in ("format", "version", "moving_to", "moved_to")}
+
+
+def _switch(work: _Move, body: dict[str, object]) -> None:
+    """Refuse writers, copy what those before have committed, and make the target the store; undone if it fails."""
+    source, target = work.source, work.target
+    try:
+        _put(source, {**body, "moving_to": target.url})
+        _wait_for_writers(source)
+        work.copy(work.changed())
+        work.remove_extra()
+        _put(target, body)
+        _put(source, {**body, "moved_to": target.url})
+    except BaseException:
+        with suppress(OSError, MltraqDSError):  # else the source stays marked, and the same call goes on
+            target.delete(layout.STORE)
+            _put(source, body)
+        raise
 
 
 def _accepted(source: Storage, target: Storage, index: Index) -> dict[str, object]:
@@ -99,12 +144,20 @@ def _accepted(source: Storage, target: Storage, index: Index) -> dict[str, objec
             f"The store {source.url} cannot be moved to {target.url} because there are other files. Give an empty "
             "place; export_store() copies experiments into a store that exists."
         )
-    return {name: value for name, value in body.items() if name not in ("format", "version")}
+    return _body(source)
 
 
 def _put(storage: Storage, body: dict[str, object]) -> None:
     data = descriptors.to_bytes("store", body)
     storage.put(layout.STORE, [data], size=len(data), replace=True)
+
+
+def _wait_for_writers(source: Storage) -> None:
+    """Wait a moment for those that looked before the mark was there."""
+    until = time.monotonic() + _WAIT_S
+    while intents.list_intents(source) and time.monotonic() < until:
+        time.sleep(0.1)
+    _refuse_writers(source)
 
 
 def _refuse_writers(source: Storage) -> None:

@@ -101,6 +101,8 @@ class Save:
         ------
         UsageError and its kinds, StorageError
             If it is refused beforehand.  Nothing was changed anywhere.
+        ConflictError
+            If the store moves.  What was written is removed.
         ConcurrentPersistError
             If this writer was taken for dead meanwhile.  What was written is removed.
         UnknownOutcomeError
@@ -175,6 +177,7 @@ class Save:
         keeper = Keeper(self.storage, self.intent)
         keeper.__enter__()
         self._keeper = keeper
+        layout.refuse_moved(self.storage)
         self._is_marked = make_folder(self.storage, self.name)
 
     def _end(self, is_finished: bool) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
-from mltraq_ds.errors import IndexBehindWarning, KeyExistsError, LeftoversWarning
+from mltraq_ds.errors import ConflictError, IndexBehindWarning, KeyExistsError, LeftoversWarning
 from mltraq_ds.orm.artifacts import ArtifactIndex
 from mltraq_ds.orm.failures import INDEX_ERRORS
 from mltraq_ds.storage.base import Storage
@@ -43,6 +43,8 @@ def delete_version(
 
     Raises
     ------
+    ConflictError
+        If the store moves.  Nothing was changed.
     StorageError
         If the tombstone cannot be written.  Nothing was changed.
 
@@ -60,6 +62,11 @@ def delete_version(
         number=version.number,
     )
     with Keeper(storage, intent) as keeper:
+        try:
+            layout.refuse_moved(storage)
+        except ConflictError:
+            intents.remove_intent(storage, intent)
+            raise
         is_finished = False
         try:
             tombstone = _tombstone(version)

@@ -15,7 +15,7 @@ from mltraq_ds.settings import resolve
 from mltraq_ds.storage import Storage
 from mltraq_ds.store import layout, maintenance
 from mltraq_ds.store.identity import refuse_copy
-from mltraq_ds.store.moving import move
+from mltraq_ds.store.moving import is_copied, move
 from mltraq_ds.store.report import RebuildReport, Report, SweepReport
 from mltraq_ds.store.sweeping import GRACE_S
 from mltraq_ds.tracking.database import Database
@@ -156,15 +156,21 @@ class Upkeep:
         StorageError
             If one of the places refuses.  As before.
         """
-        index = self._open_index()
+        target = opened_at(new_url, storage_options)
+        index = self._index_to_move(target)
         if index is None:
             raise UsageError(
                 f"There is no store at {self.storage.url} yet, so nothing was moved. Make a session with the new place."
             )
-        target = opened_at(new_url, storage_options)
         counts = move(self.storage, target, index)
         self._use_storage(target)
         return counts
+
+    def _index_to_move(self, target: Storage) -> Index | None:
+        # The source of a move that was killed at its end cannot be opened any more.
+        if self.storage.exists(layout.STORE) and is_copied(self.storage, target):
+            return Index(self.database, layout.store_id(target))
+        return self._open_index()
 
     def _open_index(self) -> Index | None:
         raise NotImplementedError
