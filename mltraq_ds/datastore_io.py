@@ -12,7 +12,7 @@ from mltraq_ds.place import Place, Unreachable, place_of, shareable
 from mltraq_ds.reference import Reference
 from mltraq_ds.storage import Stat, stream_of
 from mltraq_ds.storage.base import Buffer
-from mltraq_ds.store.layout import validate_prefix
+from mltraq_ds.store.layout import refuse_moved, validate_prefix
 
 __all__ = ["DataStoreIO"]
 
@@ -138,6 +138,8 @@ class DataStoreIO:
         ------
         InvalidNameError
             If the prefix is empty, leaves the store, or is a folder managed by `persist`.  Nothing was written.
+        ConflictError
+            If the store has moved, or is being moved.
         UnsupportedTypeError
             If no codec takes the value.  Nothing was written.
         """
@@ -198,9 +200,12 @@ class DataStoreIO:
         ------
         InvalidNameError
             If the prefix is empty, leaves the store, or is a folder managed by `persist`.  Nothing was removed.
+        ConflictError
+            If the store has moved, or is being moved.  Nothing was removed.
         """
         storage = place_of(store).objects.storage
         prefix = validate_prefix(storage, relative_path_prefix)
+        refuse_moved(storage)
         if storage.exists(prefix):
             storage.delete(prefix)
         else:
@@ -222,12 +227,15 @@ def _unpickled(kind: type[DataStoreIO], url: str, store: Place | Unreachable | N
 
 
 def _put_fresh(place: Place, prefix: str, put: Any) -> str:
+    storage = place.objects.storage
+    refuse_moved(storage)
     while True:
         key = validate_key(f"{prefix}/{place.new_uuid().hex}")
         try:
             put(key)
         except KeyExistsError:
             continue  # a predictable sequence met a name of an earlier process
+        refuse_moved(storage)  # a move that began meanwhile may not have seen it
         return key
 
 
