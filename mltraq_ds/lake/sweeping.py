@@ -11,7 +11,7 @@ from mltraq_ds.lake.report import BlobRow, LakeReport
 from mltraq_ds.lake.selection import require_store
 from mltraq_ds.lake.work import Failures, do
 from mltraq_ds.storage.base import Stat, Storage
-from mltraq_ds.storage.pointer import SUFFIX, Pointer
+from mltraq_ds.storage.pointer import MAX_SIZE, SUFFIX, Pointer
 
 __all__ = ["referred_names", "sweep", "sweep_remote"]
 
@@ -42,7 +42,11 @@ def referred_names(storage: Storage) -> set[str]:
     require_store(storage)
     keys = [stat.key for stat in storage.list() if stat.key.endswith(SUFFIX)]
     failures = Failures("read")
-    found: list[Pointer] = do(lambda key: Pointer.from_bytes(storage.read(key), key), keys, str, failures)
+
+    def read(key: str) -> Pointer:
+        return Pointer.from_bytes(storage.read(key, max_size=MAX_SIZE), key)
+
+    found: list[Pointer] = do(read, keys, str, failures)
     failures.raise_any(len(keys))
     return {pointer.name for pointer in found}
 

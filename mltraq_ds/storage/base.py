@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from mltraq_ds.errors import InvalidNameError, UsageError
 from mltraq_ds.ids import validate_key
+from mltraq_ds.storage.sizes import check_size
 
 __all__ = ["TEMPORARY", "Buffer", "Source", "Stat", "Storage", "check_new_key", "is_temporary"]
 
@@ -240,10 +241,11 @@ class Storage(ABC):
         """Scheme of the URL, for the URLs of keys."""
         return self.url.partition("://")[0] if "://" in self.url else "file"
 
-    def read(self, key: str) -> bytes:
-        """Return all bytes of a small key."""
+    def read(self, key: str, *, max_size: int | None = None) -> bytes:
+        """Return all bytes of a small key; one of more than `max_size` (bytes) is `CorruptRecordError`, unread."""
         source = self.open(key)
         try:
+            check_size(key, source.size, max_size)
             return bytes(source.read(0, source.size))
         finally:
             source.close()

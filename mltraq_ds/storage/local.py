@@ -18,6 +18,7 @@ from mltraq_ds.storage.failures import Failing
 from mltraq_ds.storage.folders import Root, check_is_file, remove_tree, scan, stat_of
 from mltraq_ds.storage.mounts import MAPPABLE, PREALLOCATABLE, filesystem_type
 from mltraq_ds.storage.places import path_from, url_from_path
+from mltraq_ds.storage.sizes import check_is_regular, check_size
 from mltraq_ds.storage.sources import FileSource, open_file
 from mltraq_ds.storage.writing import write_file
 
@@ -129,13 +130,17 @@ class LocalStorage(Storage):
             home=self,
         )
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, *, max_size: int | None = None) -> bytes:
         # docstring inherited; without a source, which small files would wait for
         path = self._root.join(validate_key(key))
         with Failing("open", key, self.url):
             fd = open_file(path, self._root.refuse_escape)
         with Failing("read", key, self.url), open(fd, "rb", buffering=0) as file:
-            check_is_file(os.fstat(fd))
+            status = os.fstat(fd)
+            if max_size is not None:
+                check_is_regular(key, status)
+            check_is_file(status)
+            check_size(key, status.st_size, max_size)
             return bytes(file.readall())
 
     def delete(self, key: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from mltraq_ds.errors import CorruptRecordError, FormatError, MltraqDSError
 from mltraq_ds.storage.remote_urls import parse_remote
 
-__all__ = ["SUFFIX", "VERSION", "Pointer", "blob_of", "pointer_key"]
+__all__ = ["MAX_SIZE", "SUFFIX", "VERSION", "Pointer", "blob_of", "pointer_key"]
 
 #: What the key of a pointer adds to that of its blob.
 SUFFIX = ".remote"
@@ -23,7 +23,8 @@ VERSION = 1
 
 _FORMAT = "mltraq_ds/pointer"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_MAX_SIZE = 1 << 20  # of the file (bytes): it is untrusted
+#: Largest file of a pointer (bytes): it is untrusted.
+MAX_SIZE = 1 << 20
 
 
 def pointer_key(blob_key: str) -> str:
@@ -104,7 +105,7 @@ class Pointer:
             If a newer version of the library wrote it.
         """
         try:
-            document: Any = json.loads(data) if len(data) <= _MAX_SIZE else None
+            document: Any = json.loads(data) if len(data) <= MAX_SIZE else None
         except (ValueError, RecursionError):
             document = None
         if not isinstance(document, dict) or document.get("format") != _FORMAT:

@@ -18,6 +18,7 @@ from mltraq_ds.storage.obstore_options import ClientName
 from mltraq_ds.storage.places import scheme_of
 from mltraq_ds.storage.remote_source import RemoteSource
 from mltraq_ds.storage.requests import CONCURRENCY, DEADLINE_S, Requests
+from mltraq_ds.storage.sizes import check_size
 from mltraq_ds.storage.transfers import OnTransfer, watched
 from mltraq_ds.storage.writing import counted
 
@@ -147,9 +148,11 @@ class RemoteStorage(Storage):
             size = found
         return RemoteSource(self._client, key, size, self, on_transfer=self._on_transfer)
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, *, max_size: int | None = None) -> bytes:
         # docstring inherited
         validate_key(key)
+        if max_size is not None and self._access.scheme in _NEARBY:  # elsewhere looking costs a request
+            check_size(key, self.stat(key).size, max_size)
         return self._client().read(key)
 
     def delete(self, key: str) -> None:

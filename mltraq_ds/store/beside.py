@@ -86,7 +86,7 @@ def check_beside(
 
 def _check_document(storage: Storage, kind: str, stat: Stat, found: Notebook, experiment: str) -> None:
     try:
-        descriptors.from_bytes(storage.read(stat.key), kind, stat.key)
+        descriptors.from_bytes(storage.read(stat.key, max_size=descriptors.RECORD_SIZE), kind, stat.key)
     except KeyMissingError:
         return
     except MltraqDSError as error:

@@ -99,7 +99,7 @@ def _id_in_records(storage: Storage, folder: str) -> str | None:
     """Return the id in the records of a folder without a mark; None if it is one of the user's own."""
     for key in single_records.keys(storage, folder):
         with suppress(MltraqDSError, KeyMissingError):
-            body = descriptors.from_bytes(storage.read(key), "run", key)
+            body = descriptors.from_bytes(storage.read(key, max_size=descriptors.RECORD_SIZE), "run", key)
             if layout.folder_of(str(body.get("id_experiment"))) == folder:
                 return str(body["id_experiment"])
     return None

@@ -12,10 +12,13 @@ from typing import Any
 
 from mltraq_ds.errors import CorruptRecordError, FormatError
 
-__all__ = ["VERSION", "from_bytes", "to_bytes"]
+__all__ = ["MAX_SIZE", "RECORD_SIZE", "VERSION", "from_bytes", "to_bytes"]
 
 #: Layout version of every descriptor; readers refuse a higher one.
 VERSION = 1
+#: No descriptor is larger (bytes); single records and results may be: `RECORD_SIZE`.
+MAX_SIZE = 64 << 20
+RECORD_SIZE = 256 << 20
 
 
 def to_bytes(kind: str, body: dict[str, Any]) -> bytes:

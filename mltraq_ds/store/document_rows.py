@@ -48,7 +48,7 @@ def read(
         if not stat.key.endswith(".json"):
             continue
         try:
-            yield _row(storage.read(stat.key), kind, stat)
+            yield _row(storage.read(stat.key, max_size=descriptors.RECORD_SIZE), kind, stat)
         except KeyMissingError:
             continue
         except (DamageError, FormatError) as error:

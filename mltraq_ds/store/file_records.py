@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from mltraq_ds.errors import ExperimentNotFoundError, MltraqDSError, NotFoundError, UsageError
+from mltraq_ds.errors import DamageError, ExperimentNotFoundError, FormatError, MltraqDSError, NotFoundError, UsageError
 from mltraq_ds.objects import Objects
 from mltraq_ds.store import file_layout, layout, reading, records, run_mapping, single_records
 from mltraq_ds.store.content import RunContent
@@ -107,7 +107,14 @@ class FileRecords(FileScope):
         except ExperimentNotFoundError:
             return
         for body in found.bodies:
-            yield run_mapping.record_from(body, self.experiment_id, self._folder)
+            try:
+                record = run_mapping.record_from(body, self.experiment_id, self._folder)
+            except (DamageError, FormatError) as error:
+                if on_corrupt is None:
+                    raise
+                on_corrupt(error)
+                continue
+            yield record
 
     def delete_run(self, run_id: str) -> None:
         """Remove a run: its record, derived metrics, logs, artifacts and results.

@@ -184,7 +184,7 @@ class FileScope:
     def _read_document(self, kind: str, key: str, **expected: str) -> dict[str, Any] | None:
         """Return what a file says, verified; None if there is none."""
         try:
-            body = descriptors.from_bytes(self.storage.read(key), kind, key)
+            body = descriptors.from_bytes(self.storage.read(key, max_size=descriptors.RECORD_SIZE), kind, key)
         except KeyMissingError:
             return None
         for name, value in expected.items():

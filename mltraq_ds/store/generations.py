@@ -194,7 +194,7 @@ def read(storage: Storage, folder: str, number: int) -> Generation:
         If it does not verify.
     """
     key = layout.generation_key(folder, number)
-    data = storage.read(key)
+    data = storage.read(key, max_size=descriptors.MAX_SIZE)
     if not data:
         raise TornGeneration(f"{key} is empty: a commit was killed there. Nothing was lost; sweep removes it.")
     return _parse(data, key, folder, number)
@@ -250,7 +250,7 @@ def last_in(storage: Storage, place: str) -> Generation | None:
     for number in numbers(storage, place):
         key = layout.generation_key(place, number)
         try:
-            data = storage.read(key)
+            data = storage.read(key, max_size=descriptors.MAX_SIZE)
         except KeyMissingError:
             continue  # somebody else is removing the folder, the end last
         if data:

@@ -18,7 +18,7 @@ from mltraq_ds.errors import (
 from mltraq_ds.objects import Objects
 from mltraq_ds.reference import Reference
 from mltraq_ds.storage.base import Storage
-from mltraq_ds.store import generations, layout, records, single_records
+from mltraq_ds.store import descriptors, generations, layout, records, single_records
 from mltraq_ds.store.generations import Generation, Ident
 from mltraq_ds.store.records import ExperimentContent
 from mltraq_ds.store.single_records import Single
@@ -194,7 +194,7 @@ def read_records(storage: Storage, generation: Generation) -> list[tuple[str, by
 
 def _read_record(storage: Storage, reference: Reference) -> bytes:
     try:
-        data = storage.read(reference.key)
+        data = storage.read(reference.key, max_size=max(reference.size, descriptors.RECORD_SIZE))
     except KeyMissingError as error:
         raise DanglingReferenceError(
             f"Record file {reference.key} is gone from {storage.url}. Restore it from a copy; 'mltraq-ds check' "

@@ -91,7 +91,7 @@ def keys(storage: Storage, folder: str) -> list[str]:
 def read(storage: Storage, key: str) -> Single | None:
     """Read one single record; None if there is none."""
     try:
-        return parse(storage.read(key), key)
+        return parse(storage.read(key, max_size=descriptors.RECORD_SIZE), key)
     except KeyMissingError:
         return None
 

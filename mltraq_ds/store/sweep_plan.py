@@ -122,7 +122,7 @@ def _read_singles(storage: Storage, folder: Folder, generation: Generation | Non
     folds = set(generation.folds if generation else ())
     for key in folder.singles:
         try:
-            put_id, inside = references.in_single(storage.read(key), key)
+            put_id, inside = references.in_single(storage.read(key, max_size=descriptors.RECORD_SIZE), key)
         except KeyMissingError:
             continue
         if put_id not in folds:

@@ -118,9 +118,9 @@ class FaultStorage(Storage):
         # docstring inherited
         return _FaultSource(self, self._do("open", key, lambda: self.inner.open(key, size=size)))
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, *, max_size: int | None = None) -> bytes:
         # docstring inherited
-        return self._do("read", key, lambda: self.inner.read(key))
+        return self._do("read", key, lambda: self.inner.read(key, max_size=max_size))
 
     def delete(self, key: str) -> None:
         # docstring inherited

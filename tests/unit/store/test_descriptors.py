@@ -184,11 +184,11 @@ def test_the_loser_of_a_race_takes_the_winners_id(storage):
             self.inner = inner
             self.reads = 0
 
-        def read(self, key):
+        def read(self, key, **options):
             self.reads += 1
             if self.reads == 1:
                 raise KeyMissingError("not yet")
-            return self.inner.read(key)
+            return self.inner.read(key, **options)
 
         def put(self, *args, **kwargs):
             return self.inner.put(*args, **kwargs)
