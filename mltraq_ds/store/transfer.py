@@ -14,9 +14,10 @@ from mltraq_ds.storage.base import Storage
 from mltraq_ds.store import collection, generations, layout
 from mltraq_ds.store.config import StoreConfig
 from mltraq_ds.store.files import FileStore
+from mltraq_ds.store.intents import Intent
 from mltraq_ds.store.locator import config_of
-from mltraq_ds.store.transfer_copy import copy, put_mark
-from mltraq_ds.store.transfer_plan import KINDS, Item, Plan, Selection, plan_experiment, plan_rest
+from mltraq_ds.store.transfer_copy import announced, check_arrived, copy, put_mark
+from mltraq_ds.store.transfer_plan import GENERATION, KINDS, Item, Plan, Selection, plan_experiment, plan_rest
 from mltraq_ds.store.transfer_verbs import transfer_by_verbs
 
 __all__ = ["export_store"]
@@ -155,25 +156,38 @@ class _Transfer:
 
     def _copy_experiment(self, pool: ThreadPoolExecutor, id_experiment: str, plan: Plan) -> bool:
         """Copy one experiment, and once more if it is persisted meanwhile; tell whether anything had to be copied."""
-        folder = layout.folder_of(id_experiment)
         before = self.counts["files"]
-        for _ in range(_LOOKS):
-            failed = self._attempt(pool, id_experiment, folder, plan)
-            now = generations.current(self.source, folder)
-            if (now.ident if now else None) == (plan.generation.ident if plan.generation else None):
-                break
-            plan = plan_experiment(self.source, id_experiment, self.wanted)
-            self.total += len(plan.items)
+        try:
+            with announced(self.target, id_experiment, plan.generation) as intent:
+                failed = self._look_again(pool, intent, plan)
+        except MltraqDSError as error:
+            failed = {layout.folder_of(id_experiment): str(error)}
         self.failed.update(failed)
         return self.counts["files"] > before
 
-    def _attempt(self, pool: ThreadPoolExecutor, id_experiment: str, folder: str, plan: Plan) -> dict[str, str]:
+    def _look_again(self, pool: ThreadPoolExecutor, intent: Intent, plan: Plan) -> dict[str, str]:
+        folder = layout.folder_of(intent.id_experiment)
+        for _ in range(_LOOKS):
+            failed = self._attempt(pool, intent, folder, plan)
+            now = generations.current(self.source, folder)
+            if (now.ident if now else None) == (plan.generation.ident if plan.generation else None):
+                break
+            plan = plan_experiment(self.source, intent.id_experiment, self.wanted)
+            self.total += len(plan.items)
+        return failed
+
+    def _attempt(self, pool: ThreadPoolExecutor, intent: Intent, folder: str, plan: Plan) -> dict[str, str]:
         try:
             older = self._refuse_other_version(folder, plan)
-            put_mark(self.target, folder, id_experiment)
+            put_mark(self.target, folder, intent.id_experiment)
         except MltraqDSError as error:
             return {folder: str(error)}
-        for step in plan.steps:
+        for number, step in enumerate(plan.steps):
+            if number == GENERATION and step:
+                try:
+                    check_arrived(self.target, intent, plan)
+                except MltraqDSError as error:
+                    return {folder: str(error)}
             failed = self._copy_step(pool, step, is_last_word=False)
             if failed:
                 return failed  # nothing that refers to it is copied

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from mltraq_ds.blob import open_blob
 from mltraq_ds.blob.hashing import crc_of
-from mltraq_ds.errors import ConflictError, CorruptBlobError, DamageError, FormatError, KeyExistsError, KeyMissingError
+from mltraq_ds.errors import (
+    ConflictError,
+    CorruptBlobError,
+    DamageError,
+    FormatError,
+    KeyExistsError,
+    KeyMissingError,
+    LeftoversWarning,
+)
 from mltraq_ds.storage.base import Source, Storage
-from mltraq_ds.store import descriptors, layout, run_mapping, single_records
-from mltraq_ds.store.transfer_plan import Item
+from mltraq_ds.store import descriptors, generations, intents, layout, run_mapping, single_records
+from mltraq_ds.store.intents import Intent, Keeper
+from mltraq_ds.store.transfer_plan import Item, Plan
 
-__all__ = ["copy", "put_mark"]
+__all__ = ["announced", "check_arrived", "copy", "put_mark"]
 
 _STEP = 8 << 20
 
@@ -151,3 +163,59 @@ def put_mark(target: Storage, folder: str, id_experiment: str) -> None:
             target.put(layout.meta_key(folder), [data], size=len(data), parents=True)
         except KeyExistsError:
             return
+
+
+@contextmanager
+def announced(target: Storage, id_experiment: str, generation: generations.Generation | None) -> Iterator[Intent]:
+    """Keep an intent at the target, so that no sweep takes what is there for an orphan before its generation arrives.
+
+    Recovery of one that was left removes it and nothing else: no generation has its writer.
+
+    Raises
+    ------
+    ConcurrentPersistError
+        If another writer is at work on the experiment where the storage does not keep them apart.
+    """
+    intent = Intent(
+        writer=str(uuid.uuid4()),
+        action="export",
+        id_experiment=id_experiment,
+        name=generation.name if generation else id_experiment,
+        parent=0,
+        number=generation.number if generation else 0,
+    )
+    try:
+        with Keeper(target, intent):
+            intents.refuse_others(target, intent)
+            yield intent
+    finally:
+        try:
+            intents.remove_intent(target, intent)
+        except OSError as error:
+            warnings.warn(
+                f"The export of experiment {id_experiment!r:.80} has ended, but its intent {intent.key} could not be "
+                f"removed: {error} The next session at {target.url} removes it.",
+                LeftoversWarning,
+                stacklevel=6,
+            )
+
+
+def check_arrived(target: Storage, intent: Intent, plan: Plan) -> None:
+    """Look whether all that a generation refers to is there, just before it is copied.
+
+    Raises
+    ------
+    ConflictError
+        If something was removed meanwhile, or the export was taken for dead.  No generation was copied.
+    """
+    there = {stat.key for stat in target.list(layout.folder_of(intent.id_experiment))}
+    gone = [item.key for step in plan.steps[:2] for item in step if item.key not in there]
+    if gone:
+        raise ConflictError(
+            f"{gone[0]} was removed from {target.url} during the export ({len(gone)} files in all). Export again when "
+            "no sweep is at work there."
+        )
+    if target.exists(intent.fence_key) or not target.exists(intent.key):
+        raise ConflictError(
+            f"The export to {target.url} was taken for dead because it was silent for too long. Export again."
+        )

@@ -14,10 +14,13 @@ from mltraq_ds.store import file_layout, generations, layout, single_records
 from mltraq_ds.store import references as found_in
 from mltraq_ds.store.generations import Generation
 
-__all__ = ["KINDS", "Item", "Plan", "Selection", "plan_experiment", "plan_rest"]
+__all__ = ["GENERATION", "KINDS", "Item", "Plan", "Selection", "plan_experiment", "plan_rest"]
 
 #: What is counted.
 KINDS = ("runs", "derived", "logs", "results", "manifests", "artifacts", "blobs", "generations", "others")
+
+#: The step that makes the experiment visible.
+GENERATION = 2
 
 _FOLDERS = {"derived": "derived", "logs": "logs", "results": "results", "experiments": "manifests"}
 _DESCRIPTORS = {"derived": "derived", "results": "result", "experiments": "manifest"}
@@ -144,7 +147,7 @@ def _sort(
     if number is not None:
         is_current = plan.generation is not None and number == plan.generation.number
         if stat.size:  # an empty one is a commit that never was
-            plan.steps[2 if is_current else 3].append(Item(stat.key, stat.size, "generations"))
+            plan.steps[GENERATION if is_current else GENERATION + 1].append(Item(stat.key, stat.size, "generations"))
     elif _BLOB.fullmatch(blob_of(rest)) or _RECORDS.fullmatch(rest):
         # A blob that nothing refers to is an orphan, or somebody's work in progress.
         key = blob_of(stat.key)

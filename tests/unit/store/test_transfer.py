@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,17 @@ import pytest
 from mltraq_ds import DataStore, create_session
 from mltraq_ds.errors import ExperimentNotFoundError, TransferError, UsageError
 from mltraq_ds.storage import LocalStorage, open_storage
-from mltraq_ds.store import ArtifactDescriptor, FileStoreConfig, RunRecord, SqliteStoreConfig, export_store
+from mltraq_ds.store import (
+    ArtifactDescriptor,
+    FileStoreConfig,
+    RunRecord,
+    SqliteStoreConfig,
+    descriptors,
+    export_store,
+    intents,
+)
 from mltraq_ds.store.checking import check
+from mltraq_ds.store.intents import Intent
 from mltraq_ds.store.transfer import _Transfer
 
 COUNTS = {"experiments": 2, "runs": 3, "derived": 1, "logs": 2, "results": 1, "manifests": 1, "artifacts": 1}
@@ -241,6 +250,69 @@ def test_interrupted_anywhere(source, tmp_path, monkeypatch):
             assert {one.kind for one in check(open_storage(target), deep=True)} <= {"orphan", "unreadable descriptor"}
         export_store(source, target)
         assert files_of(source) == files_of(target), stop
+
+
+def test_a_sweep_at_the_destination(source, tmp_path, monkeypatch):
+    """A sweep without grace takes nothing of an export that goes on where an earlier one was killed."""
+    target, put = tmp_path / "two", _Transfer._copy
+    with monkeypatch.context() as patch:
+        patch.setattr(_Transfer, "_copy", lambda *a: "killed" if a[1].kind == "generations" else put(*a))
+        with pytest.raises(TransferError, match="killed"):
+            export_store(source, target)
+    with create_session(f"sqlite:///{tmp_path}/two.db", target) as there:
+        there.rebuild_index()
+
+        def swept(self, item):
+            if item.kind == "generations":
+                there.sweep(dry_run=False, grace_s=0)
+            return put(self, item)
+
+        monkeypatch.setattr(_Transfer, "_copy", swept)
+        export_store(source, target)
+        there.rebuild_index()
+        assert files_of(source) == files_of(target)
+        assert len(there.check(deep=True)) == 0
+        assert list(open_storage(target).list("_pending")) == []
+
+
+def test_what_was_removed_meanwhile_is_told(source, tmp_path, monkeypatch):
+    """No generation is copied if something that it refers to has gone; the same call goes on."""
+    target, put = tmp_path / "two", _Transfer._copy
+
+    def removing(self, item):
+        outcome = put(self, item)
+        if item.kind == "blobs":
+            self.target.delete(item.key)
+        return outcome
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Transfer, "_copy", removing)
+        with pytest.raises(TransferError, match="removed.*during the export"):
+            export_store(source, target)
+    assert not list(target.rglob("generations/*.json"))
+    export_store(source, target)
+    assert files_of(source) == files_of(target)
+
+
+def test_the_intent_of_a_dead_export_is_removed(source, tmp_path, monkeypatch):
+    """Recovery of an export that was killed removes its intent and leaves the experiment as it is."""
+    target = tmp_path / "two"
+    export_store(source, target)
+    before, storage = files_of(target), open_storage(target)
+    monkeypatch.setattr(intents, "LEASE_S", -1.0)  # one from elsewhere has been silent for too long
+    with create_session(f"sqlite:///{tmp_path}/two.db", target) as there:
+        there.rebuild_index()
+        id_ = str(there.load_experiment("digits").id_experiment)
+        for machine, process in (("", "done"), ("elsewhere", "1")):
+            fields = {"id_experiment": id_, "name": "digits", "parent": 0, "number": 1, "process": process}
+            intent = Intent(writer=str(uuid.uuid4()), action="export", machine=machine, **fields)
+            data = descriptors.to_bytes("intent", asdict(intent))
+            storage.put(intent.key, [data], size=len(data), parents=True)
+        with create_session(f"sqlite:///{tmp_path}/two.db", target) as again:
+            assert len(again.load_experiment("digits").runs) == 3
+            again.sweep(dry_run=False, grace_s=3600)
+        assert files_of(target) == before
+        assert list(storage.list("_pending")) == []
 
 
 def test_refusals(source, tmp_path):
