@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from mltraq_ds.errors import MltraqDSError
+from mltraq_ds.errors import ConflictError, MltraqDSError
 from mltraq_ds.objects import Objects
 from mltraq_ds.orm.artifacts import ArtifactIndex
 from mltraq_ds.orm.failures import INDEX_ERRORS
@@ -127,6 +127,8 @@ def _check_root(storage: Storage, seen: Survey, found: Notebook) -> None:
         if layout.read_store_id(storage) is None and any(folder.is_marked for folder in seen.folders.values()):
             detail = "The file that says which store this is is gone; rebuild_index() makes a new one."
             found.add("unreadable descriptor", layout.STORE, detail=detail)
+    except ConflictError as error:
+        found.add("moved store", layout.STORE, detail=str(error))
     except MltraqDSError as error:
         found.add("unreadable descriptor", layout.STORE, detail=str(error))
     for stat in seen.files:

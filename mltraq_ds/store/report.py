@@ -24,6 +24,7 @@ REMEDIES = {
     "foreign file": "Move it out of the store; sweep leaves it alone.",
     "index drift": "If the files are as they should be, use rebuild_index(); if files were lost, restore them first.",
     "leftover": _SWEEP,
+    "moved store": "Use the store where it is now; remove what is left here, and never restore its _store.json.",
     "orphan": _SWEEP,
     "store identity": "Use mltraq_ds.store.maintenance.renew_store_id() on the copy, then rebuild_index() there.",
     "unfinished delete": "Open a session, or use sweep(dry_run=False): both remove what is left.",

@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mltraq_ds import DataStore, create_session, options
+from mltraq_ds import DataStore, DataStoreIO, artifacts, create_session, options
 from mltraq_ds.errors import ConflictError, MltraqDSError, UsageError
 from mltraq_ds.orm.index import Index
 from mltraq_ds.storage import LocalStorage
-from mltraq_ds.store import layout
+from mltraq_ds.store import commit, deletion, layout, moving, saving, version_deletion
+from mltraq_ds.store.files import FileStore
 from mltraq_ds.store.intents import Intent, Keeper, list_intents, remove_intent
 from mltraq_ds.store.moving import move
+from mltraq_ds.store.types import RunRecord
 from mltraq_ds.testing import Fail, FaultStorage
 from mltraq_ds.testing.faults import Callback
 
@@ -187,3 +189,147 @@ def test_refusals(session, tmp_path):
     assert Path("taken/file").read_text() == "theirs"
     assert not Path("new").exists()
     assert len(values(session)) == 2
+
+
+def moved_inside(monkeypatch, module):
+    """Have the store moved by somebody else just before a writer puts its intent."""
+    keeper, done = module.Keeper, []
+
+    def make(*args):
+        if not done:
+            done.append(True)
+            create_session("sqlite:///index.db", "old").move_store("new")
+        return keeper(*args)
+
+    monkeypatch.setattr(module, "Keeper", make)
+
+
+def test_a_writer_that_looked_before(session, monkeypatch):
+    """Whoever found the store in place, and writes when it has moved, is told; nothing stays behind."""
+    experiment = session.load_experiment("first")
+    experiment.fields.late = 1
+    with monkeypatch.context() as patch:
+        moved_inside(patch, commit)
+        with pytest.raises(ConflictError, match="has moved to"):
+            experiment.persist("update")
+    assert files("old") == files("new")
+    assert list_intents(LocalStorage("old")) == []
+    session._use_storage(LocalStorage("new"))
+    session.persist_experiment(experiment, if_exists="update")
+    assert session.load_experiment("first").fields.late == 1
+
+
+@pytest.mark.parametrize(("module", "verb"), [(saving, "save"), (version_deletion, "delete"), (deletion, "end")])
+def test_other_writers_that_looked_before(module, verb, session, monkeypatch):
+    """Saving and deleting a version, and deleting an experiment, are refused in a store that has moved meanwhile."""
+    options.set("database.url", "sqlite:///index.db")
+    options.set("datastore.url", "old")
+    artifacts.save(np.arange(3000), "kept")
+    moved_inside(monkeypatch, module)
+    calls = {
+        "save": lambda: artifacts.save(np.arange(4000), "kept"),
+        "delete": lambda: artifacts.delete("kept", 1),
+        "end": lambda: session.delete_experiment("first"),
+    }
+    with pytest.raises(ConflictError, match="has moved to"):
+        calls[verb]()
+    assert files("old") == files("new")
+    assert list_intents(LocalStorage("old")) == []
+
+
+def test_a_single_put_that_looked_before(session, monkeypatch):
+    """A record, and a file of the user's, that a move has not seen are not said to be put."""
+    FileStore(LocalStorage("old")).put_run_record(RunRecord.success("r0", "alone"))
+    for number, put in enumerate(
+        (
+            lambda storage: FileStore(storage).put_run_record(RunRecord.success("r1", "alone")),
+            lambda storage: DataStoreIO.write(b"late", "mine/x", store=storage),
+        )
+    ):
+        descriptor, new, done = Path("old/_store.json").read_bytes(), f"new{number}", []
+
+        def moving(call, new=new, done=done):
+            if call.verb == "put" and not done:
+                done.append(True)
+                create_session("sqlite:///index.db", "old").move_store(new)
+
+        with pytest.raises(ConflictError, match="has moved to"):
+            put(FaultStorage(LocalStorage("old"), lambda call, moving=moving: Callback(moving)))
+        assert done
+        Path("old/_store.json").write_bytes(descriptor)
+        Index(session.database, layout.read_store_id(LocalStorage("old"))).register_store(LocalStorage("old").url)
+
+
+def test_a_moved_store_takes_no_files(session):
+    """The user's own files are neither written to nor removed from a store that has moved."""
+    other = create_session("sqlite:///index.db", "old")
+    session.move_store("new")
+    before = files("old")
+    for use in (lambda: other.io.write(b"late", "mine/x"), lambda: other.io.delete("mine/x")):
+        with pytest.raises(ConflictError, match="has moved to"):
+            use()
+    assert files("old") == before
+
+
+@pytest.mark.parametrize("last", ["moving_to", "store_id", "moved_to"])
+def test_killed_at_the_end(last, session, monkeypatch):
+    """Killed after each descriptor that is put, one place can be read, none loses anything, the same call goes on."""
+    before, store_id = values(session), layout.read_store_id(session.storage)
+    put = moving._put
+
+    class Killed(BaseException):
+        pass
+
+    def kill(storage, body):
+        if is_over:
+            raise OSError("gone")
+        put(storage, body)
+        if last in body and (last != "store_id" or "moving_to" not in body):
+            is_over.append(True)
+            raise Killed
+
+    is_over = []
+    with monkeypatch.context() as patch:
+        patch.setattr(moving, "_put", kill)
+        patch.setattr(LocalStorage, "delete", lambda *args: (_ for _ in ()).throw(OSError("gone")))
+        with pytest.raises((Killed, OSError)):
+            session.move_store("new")
+    with pytest.raises(ConflictError, match="moved to"):
+        FileStore(LocalStorage("old")).put_run_record(RunRecord.success("r1", "late"))
+    remove_leases()
+    with pytest.raises(ConflictError, match="Call move_store"):
+        create_session("sqlite:///index.db", "old").move_store("elsewhere")
+    remove_leases()
+    again = create_session("sqlite:///index.db", "old")
+    again.move_store("new")
+    assert again.storage.url.endswith("/new")
+    assert layout.read_store_id(again.storage) == store_id
+    assert values(again) == values(create_session("sqlite:///index.db", "new")) == before
+    assert len(again.check()) == 0
+
+
+def test_deleted_meanwhile(session, monkeypatch):
+    """An experiment that is deleted just before the store is marked does not come back at the new place."""
+    put, done = moving._put, []
+
+    def delete(storage, body):
+        if not done:
+            done.append(True)
+            create_session("sqlite:///index.db", "old").delete_experiment("first")
+        put(storage, body)
+
+    monkeypatch.setattr(moving, "_put", delete)
+    session.move_store("new")
+    assert files("new") == files("old")
+    session.rebuild_index()
+    assert session.ls().name.tolist() == ["second"]
+
+
+def test_check_of_the_former_place(session):
+    """What is left of a moved store is said to be that; nobody is told to restore it."""
+    other = create_session("sqlite:///index.db", "old")
+    session.move_store("new")
+    found = next(one for one in other.check() if one.kind == "moved store")
+    assert "/new" in found.detail
+    assert "Restore" not in found.remedy
+    assert "remove what is left" in found.remedy
