@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from mltraq_ds.artifacts.flavors import FLAVORS, flavor_of
+from mltraq_ds.artifacts.mlflow_owner import TAG, is_tagged, living, tagged
 from mltraq_ds.artifacts.mlflow_uris import absolute, check_answers, split_login, without_secrets
 from mltraq_ds.errors import (
     ArtifactBackendError,
@@ -66,18 +67,19 @@ class MLflowBackend:
         def log(mlflow: Any) -> dict[str, Any]:
             log_model = importlib.import_module(f"mlflow.{flavor}").log_model
             named = _model_name(saving.name, log_model, arguments)
-            active = mlflow.active_run()
+            active, writer = mlflow.active_run(), saving.intent.writer
             if active is not None:
-                info, run_id = log_model(value, **named, **arguments), active.info.run_id
+                info, run_id = tagged(mlflow, log_model(value, **named, **arguments), writer), active.info.run_id
             else:
-                with _new_run(mlflow, saving.name) as run_id:
-                    info = log_model(value, **named, **arguments)
+                with _new_run(mlflow, saving.name, writer) as run_id:
+                    info = tagged(mlflow, log_model(value, **named, **arguments), writer)
             number = getattr(info, "registered_model_version", None)
             return {
                 "tracking_uri": without_secrets(absolute(tracking)),
                 "flavor": flavor,
                 "run_id": run_id,
                 "is_own_run": active is None,
+                "writer": writer,
                 "model_uri": info.model_uri,
                 "registered_model_name": arguments.get("registered_model_name"),
                 "registered_model_version": None if number is None else str(number),
@@ -108,7 +110,8 @@ class MLflowBackend:
     def delete(self, version: Version, objects: Objects, settings: Settings) -> None:
         """Have MLflow delete the logged model and the run that was made for it; what it has registered stays.
 
-        A registered model is published: it has aliases, permissions and users of its own.
+        A registered model is published: it has aliases, permissions and users of its own.  A file could name anybody's
+        models and runs, so only those with our tag are deleted.
         """
         _, model_uri = _checked(version)
         tracking = _tracking(version, settings)
@@ -118,7 +121,7 @@ class MLflowBackend:
                 f"{version.metadata['tracking_uri']!a:.200}. Set the option."
             )
         known = version.metadata
-        is_committed = version.writer != ""
+        is_committed = version.number > 0  # a file has no other number
         name, number = known.get("registered_model_name"), known.get("registered_model_version")
         if name is not None and is_committed:
             _warn(version, f"stays registered in MLflow as {name!r}, version {number}")
@@ -127,22 +130,31 @@ class MLflowBackend:
             _warn(version, f"stays in MLflow's run {known.get('run_id')}, which was not made for it")
             return
 
-        def let_go(mlflow: Any) -> None:
-            client = mlflow.MlflowClient()
+        def let_go(mlflow: Any) -> bool:
+            client, run_id, model, run = mlflow.MlflowClient(), known["run_id"], None, None
+            if model_uri.startswith("models:/"):
+                model = living(mlflow, lambda: client.get_logged_model(model_uri[8:]))
+            if known.get("is_own_run"):
+                run = living(mlflow, lambda: client.get_run(run_id))
+            is_ours = model is None or (is_tagged(model.tags, known) and model.source_run_id == run_id)
+            if not is_ours or (run is not None and not is_tagged(run.data.tags, known)):
+                return False
             if name is not None and number is not None:
                 client.delete_model_version(name, number)
-            if model_uri.startswith("models:/") and not _is_gone(
-                mlflow, lambda: client.get_logged_model(model_uri[8:])
-            ):
-                client.delete_logged_model(model_uri[8:])
-            if known.get("is_own_run") and not _is_gone(mlflow, lambda: client.get_run(known["run_id"])):
-                client.delete_run(known["run_id"])
+            if model is not None:
+                client.delete_logged_model(model.model_id)
+            if run is not None:
+                client.delete_run(run_id)
+            return True
 
-        _call(tracking, settings["mlflow.registry_uri"], f"delete the model of the {version.label}", let_go)
+        if not _call(tracking, settings["mlflow.registry_uri"], f"delete the model of the {version.label}", let_go):
+            _warn(
+                version, f"{model_uri} stays in MLflow (run {known['run_id']}) because it has no tag of this artifact"
+            )
 
     def describe(self, version: Version, objects: Objects) -> Mapping[str, Any]:
         # docstring inherited
-        known = {name: value for name, value in version.metadata.items() if name != "is_own_run"}
+        known = {name: value for name, value in version.metadata.items() if name not in ("is_own_run", "writer")}
         return {"url": str(known.get("model_uri", "")), **known}
 
 
@@ -189,9 +201,9 @@ def _model_name(name: str, log_model: Callable[..., Any], arguments: Mapping[str
 
 
 @contextmanager
-def _new_run(mlflow: Any, name: str) -> Iterator[str]:
+def _new_run(mlflow: Any, name: str, writer: str) -> Iterator[str]:
     """Make a run for one model; it goes if the model cannot be logged."""
-    tags = {"mltraq_ds.artifact": name}
+    tags = {"mltraq_ds.artifact": name, TAG: writer}
     with mlflow.start_run(experiment_id=_experiment_id(mlflow), tags=tags) as run:
         run_id: str = run.info.run_id
         try:
@@ -212,17 +224,6 @@ def _experiment_id(mlflow: Any) -> str | None:
     client = mlflow.MlflowClient()
     found = client.get_experiment_by_name(_EXPERIMENT)
     return str(found.experiment_id if found is not None else client.create_experiment(_EXPERIMENT))
-
-
-def _is_gone(mlflow: Any, ask: Callable[[], Any]) -> bool:
-    try:
-        found = ask()
-    except mlflow.exceptions.MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return True
-        raise
-    stage = getattr(getattr(found, "info", None), "lifecycle_stage", "active")
-    return bool(stage == "deleted")
 
 
 def _call(tracking: str, registry: str | None, what: str, work: Callable[[Any], T]) -> T:

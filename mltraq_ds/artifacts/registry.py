@@ -95,6 +95,12 @@ def save(value: object, name: str, storage_backend: str | None = None, **kwargs:
         If it is saved, but the database could not be told; the next session catches up.
 
     """
+    if not isinstance(name, str) and isinstance(value, str):
+        raise UsageError(
+            f"save({value!a:.80}, …) was given a name first and a {type(name).__name__} second. Write "
+            "save(value, name)."
+        )
+    _checked(name)
     settings = resolve()
     label, backend = choose(value, storage_backend, settings)
     home = _home()
@@ -109,13 +115,13 @@ def save(value: object, name: str, storage_backend: str | None = None, **kwargs:
     )
 
     def undo(kept: Kept) -> None:
-        unsaved = Version(name=name, number=1, writer="", storage_backend=label, metadata=kept.metadata)
+        unsaved = Version(name=name, number=0, writer="", storage_backend=label, metadata=kept.metadata)
         backend.delete(unsaved, home.objects, settings)
 
     return Artifact(saving.run(partial(backend.save, value, settings=settings, **kwargs), undo), home.objects)
 
 
-def get(name: str, version: int | None = None) -> Artifact:
+def get(name: str, version: int | Literal["latest"] | None = None) -> Artifact:
     """Return a saved artifact; its value is read by `Artifact.get_value`.
 
     The files answer, so the database may be behind or gone.
@@ -124,7 +130,7 @@ def get(name: str, version: int | None = None) -> Artifact:
     ----------
     name : str
         Of the artifact.
-    version : int, optional
+    version : int or "latest", optional
         By default the latest one.
 
     Raises
@@ -137,7 +143,7 @@ def get(name: str, version: int | None = None) -> Artifact:
     if home.session is not None:
         with suppress(DatabaseUnavailableError):  # loading needs no database
             home.session._open_index()
-    found = _find(home, name, version)
+    found = _find(home, name, None if isinstance(version, str) and version == "latest" else version)
     if found.deleted:
         raise ArtifactNotFoundError(f"The {found.label} was deleted.{_others(home, name)}")
     return Artifact(found, home.objects)
@@ -215,7 +221,7 @@ def _find(home: _Home, name: str, version: object) -> Version:
     storage, folder = home.objects.storage, layout.artifact_folder(_checked(name))
     if version is not None:
         if type(version) is not int:
-            raise UsageError(f"version={version!r:.80} is no version. Use a whole number such as 1.")
+            raise UsageError(f"version={version!r:.80} is no version. Use a whole number such as 1, or 'latest'.")
         try:
             found = versions.read(storage, folder, version)
         except KeyMissingError:

@@ -229,6 +229,21 @@ def test_delete(home, tracking):
     assert save(model(), "registered", **QUICK).version == 2
 
 
+@pytest.mark.parametrize("is_own_run", [True, False])
+def test_a_file_does_not_choose_what_mlflow_deletes(home, tracking, is_own_run):
+    """A version that names somebody else's model and run is deleted here; theirs stay, and a warning says so."""
+    client = mlflow.MlflowClient(tracking_uri=tracking)
+    theirs = save(model(), "theirs", **QUICK)._version.metadata
+    version = save(model(), "mine", **QUICK)._version
+    named = {name: theirs[name] for name in ("run_id", "model_uri")} | {"is_own_run": is_own_run}
+    changed = registry.Version(**{**_fields(version), "writer": "", "metadata": {**version.metadata, **named}})
+    versions.bury(LocalStorage(home / "store"), changed)
+    with pytest.warns(LeftoversWarning, match=r"stays in MLflow"):
+        delete("mine", 1)
+    assert client.get_run(theirs["run_id"]).info.lifecycle_stage == "active"
+    same(get("theirs").get_value(), model())
+
+
 def test_delete_goes_on_when_mlflow_answers_again(home, tracking):
     """If MLflow cannot be asked the artifact is deleted, a warning says what is left, and delete() goes on later."""
     known = save(model(), "model", **QUICK).get_metadata()

@@ -185,6 +185,15 @@ def test_unknown_names_and_versions(home):
         save(1, None)
 
 
+def test_swapped_arguments_and_latest(home):
+    """A name that is given first is told in a sentence; "latest" means for `get` what it means for `delete`."""
+    with pytest.raises(UsageError, match=r"save\('weights', …\) was given a name first.*Write save\(value, name\)"):
+        save("weights", np.ones(3))
+    save(1, "weights")
+    save(2, "weights")
+    assert get("weights", "latest").get_value() == 2
+
+
 def test_refused_values_change_nothing(home):
     """A value that no codec takes, an unknown backend or argument: nothing is written, not even a folder."""
     save(1, "first")
