@@ -9,7 +9,7 @@ from typing import Any
 from mltraq_ds.errors import RemotesError, UsageError
 from mltraq_ds.lake import copying, dropping, modes
 from mltraq_ds.lake.modes import Mode
-from mltraq_ds.lake.naming import Keys, Store, Urls, create_remotes, storage_of, urls_of
+from mltraq_ds.lake.naming import WORK, Keys, Store, Urls, create_remotes, storage_of, urls_of
 from mltraq_ds.lake.remotes import Remote
 from mltraq_ds.lake.report import BlobRow, LakeReport
 from mltraq_ds.lake.selection import Selected, Selection
@@ -18,6 +18,7 @@ from mltraq_ds.lake.work import Failures, do
 from mltraq_ds.reference import Reference
 from mltraq_ds.storage.base import Storage
 from mltraq_ds.storage.pointer import pointer_key
+from mltraq_ds.store.lease import Lease
 
 __all__ = ["add", "upload", "upload_step"]
 
@@ -73,22 +74,24 @@ def add(
         raise UsageError("add() writes into output=… or works in place (in_place=True), and one of them only.")
     selection = Selection.of(keys, start, stop, step)
     storage, homes = storage_of(store), create_remotes(remotes)
-    if not 1 <= num_copies <= len(homes):
-        raise UsageError(f"num_copies={num_copies} is refused: {len(homes)} remotes are given.")
+    places = len({home.identity for home in homes})
+    if not 1 <= num_copies <= places:
+        raise UsageError(f"num_copies={num_copies} is refused: {places} different remotes are given.")
     selected = selection.read(storage)
     failures = Failures("uploaded")
     rows: list[BlobRow] = []
     if in_place:
-        uploaded = _upload(storage, homes, selected, failures, jobs)
         removed = Failures("removed here")
-        local = [one for one in uploaded if one.is_local]
-        do(
-            lambda one: dropping.drop_seen(storage, one.reference, one.pointer, homes),
-            local,
-            lambda one: one.reference.key,
-            removed,
-            jobs,
-        )
+        with Lease(storage, WORK):
+            uploaded = _upload(storage, homes, selected, failures, jobs)
+            local = [one for one in uploaded if one.is_local]
+            do(
+                lambda one: dropping.drop_seen(storage, one, homes),
+                local,
+                lambda one: one.reference.key,
+                removed,
+                jobs,
+            )
         failures.causes |= removed.causes
         rows = [one.row(is_local=one.reference.key in removed.causes) for one in uploaded]
     else:

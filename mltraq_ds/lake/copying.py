@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
-from mltraq_ds.errors import KeyExistsError, KeyMissingError, UsageError
-from mltraq_ds.lake.bytes import Unverified
-from mltraq_ds.lake.lineage import announce
-from mltraq_ds.lake.remotes import pieces, sha256_of
+from mltraq_ds.errors import ConflictError, KeyExistsError, UsageError
+from mltraq_ds.lake.lineage import Lineage
 from mltraq_ds.lake.report import BlobRow
 from mltraq_ds.lake.selection import Selected
 from mltraq_ds.lake.work import Failures, do
 from mltraq_ds.reference import Reference
 from mltraq_ds.storage.base import Storage
+from mltraq_ds.storage.places import path_from
 from mltraq_ds.storage.pointer import SUFFIX, blob_of
 from mltraq_ds.store import generations, layout
 from mltraq_ds.store.retire import with_pointers
@@ -35,27 +34,39 @@ def clone_store(
     Raises
     ------
     ConflictError
-        If the target has a version of an experiment that did not come from a clone.  Nothing of it was changed.
+        If the target has a version of an experiment, or a file, that did not come from a clone.  It was left as it is.
     """
     if layout.read_store_id(source) == layout.read_store_id(target):
         raise UsageError(
             f"The clone of {source.url} is refused because {target.url} is the same store, or a bare copy of it."
         )
+    _refuse_nested(source, target)
     layout.store_id(target)
-    announce(target, selected)
+    lineage = Lineage(target)
+    lineage.announce(selected)
     rows: list[BlobRow] = []
     for one in selected:
         done = do(place, one.generation.blobs, lambda blob: blob.key, failures, jobs)
         rows += done
         if len(done) == len(one.generation.blobs):
-            _finish_experiment(source, target, one)
-    _copy_rest(source, target, {one.folder for one in selected})
+            _finish_experiment(source, lineage, one)
+    _copy_rest(source, lineage, {one.folder for one in selected})
+    lineage.save()
     return rows
 
 
-def _finish_experiment(source: Storage, target: Storage, one: Selected) -> None:
+def _refuse_nested(source: Storage, target: Storage) -> None:
+    if source.is_local and target.is_local:
+        one, other = (f"{os.path.realpath(path_from(storage.url))}{os.sep}" for storage in (source, target))
+        if one.startswith(other) or other.startswith(one):
+            raise UsageError(
+                f"The clone of {source.url} is refused because one of it and {target.url} is in the other."
+            )
+
+
+def _finish_experiment(source: Storage, lineage: Lineage, one: Selected) -> None:
     """Copy all but the blobs; the generation, which makes them an experiment, last."""
-    key = layout.generation_key(one.folder, one.generation.number)
+    target = lineage.target
     blobs = {reference.key for reference in one.generation.blobs}
     files = [
         stat.key
@@ -65,14 +76,32 @@ def _finish_experiment(source: Storage, target: Storage, one: Selected) -> None:
     needed = {reference.key for reference in one.generation.records}
     copied = [file for file in files if file in needed or not _is_nobodys(one.folder, file)]
     for file in copied:
-        _copy_file(source, target, file)
+        lineage.copy(source, file)
     target.flush([*copied, *blobs, *(f"{blob}{SUFFIX}" for blob in blobs)])
     before = generations.current(target, one.folder)
-    data = one.generation.to_bytes()
-    with suppress(KeyExistsError):
-        target.put(key, [data], size=len(data), parents=True)
-    if before is not None and before.number < one.generation.number:
+    if _commit(lineage, one) and before is not None:
         target.delete_many(with_pointers(before.keys - one.generation.keys))
+
+
+def _commit(lineage: Lineage, one: Selected) -> bool:
+    """Create the generation, if nobody has persisted the experiment in the target; tell whether it is new."""
+    expected = lineage.require_ours(one.generation, one.folder)
+    if expected == one.generation.ident:
+        return False
+
+    def look_again() -> None:
+        if lineage.require_ours(one.generation, one.folder) != expected:
+            raise ConflictError(f"Experiment {one.generation.name!r} is being cloned by somebody else. Run it again.")
+
+    data = one.generation.to_bytes()
+    key = layout.generation_key(one.folder, one.generation.number)
+    try:
+        lineage.target.put(key, [data], size=len(data), parents=True, before_publish=look_again)
+    except KeyExistsError:
+        if lineage.require_ours(one.generation, one.folder) != one.generation.ident:
+            raise
+        return False
+    return True
 
 
 def _is_nobodys(folder: str, key: str) -> bool:
@@ -81,32 +110,14 @@ def _is_nobodys(folder: str, key: str) -> bool:
     return rest.endswith(".jsonl") or ("/" not in rest and rest != layout.META)
 
 
-def _copy_rest(source: Storage, target: Storage, folders: set[str]) -> None:
+def _copy_rest(source: Storage, lineage: Lineage, folders: set[str]) -> None:
     """Copy what lies beside: files of users, artifacts, experiments of single records."""
     for folder in source.folders():
         if folder not in folders and folder != layout.PENDING and not _has_ended(source, folder):
             for stat in source.list(folder):
-                _copy_file(source, target, stat.key)
+                lineage.copy(source, stat.key)
 
 
 def _has_ended(source: Storage, folder: str) -> bool:
     generation = generations.current(source, folder)
     return generation is not None and generation.deleted
-
-
-def _copy_file(source: Storage, target: Storage, key: str) -> None:
-    try:
-        here = source.open(key)
-    except KeyMissingError:
-        return  # removed since it was listed
-    try:
-        with suppress(KeyMissingError):
-            there = target.open(key)
-            try:
-                if there.size == here.size and sha256_of(pieces(there)) == sha256_of(pieces(here)):
-                    return
-            finally:
-                there.close()
-        target.put(key, Unverified(here), size=here.size, replace=True, parents=True, flush=False)
-    finally:
-        here.close()

@@ -8,25 +8,29 @@ from mltraq_ds.errors import RemotesError, UsageError
 from mltraq_ds.lake.bytes import local_source, pointer_of, put_from_remotes
 from mltraq_ds.lake.remotes import Remote
 from mltraq_ds.lake.report import BlobRow
-from mltraq_ds.lake.uploading import write_pointer
+from mltraq_ds.lake.uploading import Uploaded, write_pointer
 from mltraq_ds.reference import Reference
 from mltraq_ds.storage.base import Storage
-from mltraq_ds.storage.pointer import Pointer
 
 __all__ = ["drop_blob", "drop_seen", "forget", "pull_blob"]
 
 
-def drop_seen(storage: Storage, reference: Reference, pointer: Pointer, remotes: Sequence[Remote]) -> None:
+def drop_seen(storage: Storage, uploaded: Uploaded, remotes: Sequence[Remote]) -> None:
     """Remove the local bytes of a blob whose pointer is durable, after another look at each remote.
+
+    What was put there just now must be there; what was found there is read whole.
 
     Raises
     ------
     RemotesError
         If one does not have it.  The bytes stay.
     """
+    pointer = uploaded.pointer
     for remote in remotes:
         remote.require_seen(pointer.name, pointer.size)
-    storage.delete(reference.key)
+        if remote.url not in uploaded.fresh and not remote.is_intact(pointer.name, pointer.size):
+            raise RemotesError(f"Its bytes stay because those of object {pointer.name} of {remote.url} are wrong.")
+    storage.delete(uploaded.reference.key)
 
 
 def drop_blob(
@@ -49,14 +53,15 @@ def drop_blob(
         return None
     source.close()
     pointer = pointer_of(storage, reference)
-    copies = 0
+    intact: set[str] = set()  # by the id of the remote: two URLs may lead to one place
     for url in pointer.remotes if pointer else ():
-        if copies < num_copies:
-            copies += open_one(url).is_intact(pointer.name, pointer.size) if pointer else 0
-    if pointer is None or copies < num_copies:
+        remote = open_one(url)
+        if pointer and len(intact) < num_copies and remote.is_intact(pointer.name, pointer.size):
+            intact.add(remote.identity)
+    if pointer is None or len(intact) < num_copies:
         raise RemotesError(
-            f"Its bytes stay because {copies} verified copies are on remotes, and {num_copies} are asked for. Upload "
-            "it to more remotes."
+            f"Its bytes stay because {len(intact)} verified copies are on remotes, and {num_copies} are asked for. "
+            "Upload it to more remotes."
         )
     storage.flush([f"{reference.key}.remote"])
     storage.delete(reference.key)
@@ -111,8 +116,7 @@ def forget(storage: Storage, reference: Reference, urls: Sequence[str]) -> BlobR
         source.close()
     elif not left.remotes:
         raise UsageError(
-            f"The last remote of blob {reference.key} is not forgotten because its bytes are nowhere else. Use "
-            "'mltraq-ds remote pull' first."
+            "Its last remote is not forgotten because its bytes are nowhere else. Use 'mltraq-ds remote pull' first."
         )
     if left.remotes:
         write_pointer(storage, reference, left)

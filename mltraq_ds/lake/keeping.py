@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 from mltraq_ds.errors import UsageError
 from mltraq_ds.lake import dropping
-from mltraq_ds.lake.naming import Keys, Store, Urls, each_blob, urls_of
+from mltraq_ds.lake.naming import WORK, Keys, Store, Urls, each_blob, storage_of, urls_of
 from mltraq_ds.lake.remotes import Remote
-from mltraq_ds.lake.report import LakeReport
+from mltraq_ds.lake.report import BlobRow, LakeReport
 from mltraq_ds.lake.selection import Selection
+from mltraq_ds.reference import Reference
+from mltraq_ds.storage.base import Storage
 from mltraq_ds.storage.remote_urls import parse_remote
+from mltraq_ds.store.lease import Lease
 
 __all__ = ["drop", "pull", "remove"]
 
@@ -32,9 +36,10 @@ def remove(
         If a blob would be nowhere any more.  Its pointer stays; those of the others have forgotten the remotes.
     """
     urls = [parse_remote(url).public_url for url in urls_of(remotes)]
-    return each_blob(
-        "remove", store, Selection.of(keys, start, stop, step), "forgotten", lambda s, r: dropping.forget(s, r, urls)
-    )
+    selection = Selection.of(keys, start, stop, step)
+    with Lease(storage_of(store), WORK):
+        report = each_blob("remove", store, selection, "forgotten", lambda s, r: dropping.forget(s, r, urls))
+    return report or replace(report, notes=(f"No pointer names {' or '.join(urls)}.",))
 
 
 def drop(
@@ -58,9 +63,12 @@ def drop(
         raise UsageError(f"num_copies={num_copies} is refused: without a copy the bytes would be lost.")
     open_one = cache(Remote.open)
     selection = Selection.of(keys, start, stop, step)
-    return each_blob(
-        "drop", store, selection, "dropped", lambda s, r: dropping.drop_blob(s, r, num_copies, open_one), jobs
-    )
+
+    def drop_one(storage: Storage, blob: Reference) -> BlobRow | None:
+        return dropping.drop_blob(storage, blob, num_copies, open_one)
+
+    with Lease(storage_of(store), WORK):
+        return each_blob("drop", store, selection, "dropped", drop_one, jobs)
 
 
 def pull(

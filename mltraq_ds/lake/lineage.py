@@ -2,53 +2,137 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from typing import Any
 
-from mltraq_ds.errors import ConflictError, CorruptRecordError, KeyMissingError
+from mltraq_ds.errors import ConflictError, CorruptRecordError, KeyExistsError, KeyMissingError
+from mltraq_ds.lake.bytes import Unverified
+from mltraq_ds.lake.remotes import pieces, sha256_of
 from mltraq_ds.lake.selection import Selected
-from mltraq_ds.storage.base import Storage
+from mltraq_ds.storage.base import Source, Storage
 from mltraq_ds.store import descriptors, generations, layout
+from mltraq_ds.store.generations import Generation, Ident
 
-__all__ = ["announce"]
+__all__ = ["Lineage"]
 
 _KEPT = 2  # the version that is there and the one that is coming: a kill may leave either
 
 
-def announce(target: Storage, selected: Sequence[Selected]) -> None:
-    """Note which versions are about to be cloned; refuse experiments that somebody has persisted in the clone.
+class Lineage:
+    """What came from a source, by ``_clone.json`` of the target: versions of experiments, digests of other files.
 
     Raises
     ------
-    ConflictError
-        If the target has a version that did not come from a clone.  Nothing was changed.
+    CorruptRecordError
+        If that cannot be read.
     """
-    known = _read(target)
-    for one in selected:
-        coming = list(one.generation.ident)
-        idents = known.get(one.generation.id_experiment, [])
-        there = generations.current(target, one.folder)
-        if there is not None and list(there.ident) not in (*idents, coming):
-            raise ConflictError(
-                f"Experiment {one.generation.name!r} is not cloned because {target.url} has generation {there.number} "
-                "of it, which did not come from a clone: somebody has persisted it there. Clone into another store."
-            )
-        if coming not in idents:
-            known[one.generation.id_experiment] = [*idents, coming][-_KEPT:]
-    data = descriptors.to_bytes("clone", {"experiments": dict(sorted(known.items()))})
-    try:
-        if target.read(layout.CLONE) == data:
+
+    def __init__(self, target: Storage) -> None:
+        self.target = target
+        self._idents: dict[str, list[list[Any]]] = {}
+        self._files: dict[str, str] = {}
+        self._lock = threading.Lock()
+        try:
+            body = descriptors.from_bytes(target.read(layout.CLONE), "clone", layout.CLONE)
+        except KeyMissingError:
             return
-    except KeyMissingError:
-        pass
-    target.put(layout.CLONE, [data], size=len(data), replace=True, parents=True)
+        experiments, files = body.get("experiments"), body.get("files")
+        if not isinstance(experiments, dict) or not isinstance(files, dict):
+            raise CorruptRecordError(f"{layout.CLONE} of {target.url} cannot be read. Restore it from a copy.")
+        self._idents, self._files = experiments, files
+
+    def announce(self, selected: Sequence[Selected]) -> None:
+        """Note which versions are about to be cloned.
+
+        Raises
+        ------
+        ConflictError
+            If the target has a version that did not come from a clone.  Nothing was changed.
+        """
+        for one in selected:
+            self.require_ours(one.generation, one.folder)
+            idents = self._idents.get(one.generation.id_experiment, [])
+            coming = list(one.generation.ident)
+            if coming not in idents:
+                self._idents[one.generation.id_experiment] = [*idents, coming][-_KEPT:]
+        self.save()
+
+    def require_ours(self, generation: Generation, folder: str) -> Ident:
+        """Return number and writer of the version in the target.
+
+        Raises
+        ------
+        ConflictError
+            If it did not come from a clone.
+        """
+        there = generations.current(self.target, folder)
+        known = [list(generation.ident), *self._idents.get(generation.id_experiment, [])]
+        if there is not None and list(there.ident) not in known:
+            raise ConflictError(
+                f"Experiment {generation.name!r} is not cloned because {self.target.url} has generation "
+                f"{there.number} of it, which did not come from a clone: somebody has persisted it there. Clone into "
+                "another store."
+            )
+        return there.ident if there is not None else (0, "")
+
+    def copy(self, source: Storage, key: str) -> None:
+        """Copy one file; what is there already stays if it is the same, and goes only if it came from a clone.
+
+        Raises
+        ------
+        ConflictError
+            If the target has a file of its own under this key.  It was left as it is.
+        """
+        try:
+            here = source.open(key)
+        except KeyMissingError:
+            return  # removed since it was listed
+        try:
+            digest = sha256_of(pieces(here))
+            found = self._digest_there(key)
+            if found != digest:
+                if found is not None and found != self._files.get(key) and not _is_copy_for_people(key):
+                    raise self._refusal(key)
+                self._put(here, key, replace=found is not None)
+        finally:
+            here.close()
+        with self._lock:
+            self._files[key] = digest
+
+    def save(self) -> None:
+        """Write the notes, if they say something new."""
+        body = {"experiments": dict(sorted(self._idents.items())), "files": dict(sorted(self._files.items()))}
+        data = descriptors.to_bytes("clone", body)
+        try:
+            if self.target.read(layout.CLONE) == data:
+                return
+        except KeyMissingError:
+            pass
+        self.target.put(layout.CLONE, [data], size=len(data), replace=True, parents=True)
+
+    def _digest_there(self, key: str) -> str | None:
+        try:
+            there = self.target.open(key)
+        except KeyMissingError:
+            return None
+        try:
+            return sha256_of(pieces(there))
+        finally:
+            there.close()
+
+    def _put(self, here: Source, key: str, *, replace: bool) -> None:
+        try:
+            self.target.put(key, Unverified(here), size=here.size, replace=replace, parents=True, flush=False)
+        except KeyExistsError as error:
+            raise self._refusal(key) from error
+
+    def _refusal(self, key: str) -> ConflictError:
+        return ConflictError(
+            f"{key} is not cloned because {self.target.url} has another file of this name, which did not come from a "
+            "clone. It was left as it is; clone into another store."
+        )
 
 
-def _read(target: Storage) -> dict[str, list[list[object]]]:
-    try:
-        body = descriptors.from_bytes(target.read(layout.CLONE), "clone", layout.CLONE)
-    except KeyMissingError:
-        return {}
-    found = body.get("experiments")
-    if not isinstance(found, dict) or not all(isinstance(idents, list) for idents in found.values()):
-        raise CorruptRecordError(f"{layout.CLONE} of {target.url} cannot be read. Restore it from a copy.")
-    return found
+def _is_copy_for_people(key: str) -> bool:
+    return key.partition("/")[2] == layout.META

@@ -102,6 +102,11 @@ class Remote:
             raise NotFoundError(f"{self.url} is no remote: there is no {LAKE}. 'mltraq-ds remote add' makes one.")
         return self
 
+    @property
+    def identity(self) -> str:
+        """Id in ``_lake.json``: two URLs of one place have the same; the URL where there is none."""
+        return self._identity() or self.url
+
     def _identity(self) -> str | None:
         try:
             body = descriptors.from_bytes(self.storage.read(LAKE), "lake", LAKE)

@@ -26,12 +26,13 @@ _ORDER = ("repaired", "uploaded", "refreshed", "found")
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """A blob that every remote has."""
+    """A blob that every remote has; `fresh` names those that it was put to now."""
 
     reference: Reference
     pointer: Pointer
     action: str
     is_local: bool
+    fresh: frozenset[str]
 
     def row(self, *, is_local: bool | None = None) -> BlobRow:
         """Return the row of a report."""
@@ -83,12 +84,14 @@ class Uploader:
         source = local_source(self.storage, reference)
         try:
             pointer = pointer or self._new_pointer(reference, source)
-            actions = {self._ensure(remote, pointer, source) for remote in self.remotes}
+            actions = {remote.url: self._ensure(remote, pointer, source) for remote in self.remotes}
         finally:
             if source is not None:
                 source.close()
         found = pointer.with_remotes(remote.url for remote in self.remotes)
-        return Uploaded(reference, found, next(one for one in _ORDER if one in actions), source is not None)
+        fresh = frozenset(url for url, action in actions.items() if action != "found")
+        told = next(one for one in _ORDER if one in actions.values())
+        return Uploaded(reference, found, told, source is not None, fresh)
 
     def _new_pointer(self, reference: Reference, source: Source | None) -> Pointer:
         if source is None:

@@ -1,18 +1,44 @@
-"""Links that leave a store: refused, but for those that `clone` made and listed in ``_store.json``."""
+"""Links that leave a store: refused, but for those to blobs that `clone` made and listed in ``_store.json``.
+
+A hostile store could list any file, so a link is followed only if it has the key of a blob, still leads where it was
+made to lead, and what is there is a blob whose index has the listed digest.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
+import stat
 from typing import Any
 
-__all__ = ["is_listed", "listed_in"]
+__all__ = ["is_listed"]
 
 _STORE = "_store.json"
+_BLOB_KEY = re.compile(r"[^/]+/[0-9a-f]{32}")
+_COMMENT = re.compile(rb"mltraq_ds/1 index=(\d{20}) size=(\d{20}) crc=[0-9a-f]{8}")
+_COMMENT_SIZE = 77
+_MAX_INDEX = 1 << 30  # bytes
 
 
-def listed_in(root: str) -> dict[str, dict[str, str]]:
-    """Return the links that a store lists: by key their target (absolute path) and digest; empty if it lists none."""
+def is_listed(root: str, path: str) -> bool:
+    """Tell whether a link is one to a blob that the store lists."""
+    key = os.path.relpath(path, root).replace(os.sep, "/")
+    if not _BLOB_KEY.fullmatch(key):
+        return False
+    link = _links(root).get(key)
+    try:
+        return (
+            isinstance(link, dict)
+            and os.readlink(path) == link.get("target")
+            and _index_digest(str(link["target"])) == link.get("digest")
+        )
+    except (OSError, ValueError):
+        return False
+
+
+def _links(root: str) -> dict[str, Any]:
     try:
         with open(os.path.join(root, _STORE), "rb") as file:
             document: Any = json.load(file)
@@ -22,11 +48,15 @@ def listed_in(root: str) -> dict[str, dict[str, str]]:
     return links if isinstance(links, dict) else {}
 
 
-def is_listed(root: str, path: str) -> bool:
-    """Tell whether a link is one that the store lists, and still leads where it was made to lead."""
-    key = os.path.relpath(path, root).replace(os.sep, "/")
-    link = listed_in(root).get(key)
-    try:
-        return isinstance(link, dict) and os.readlink(path) == link.get("target")
-    except OSError:
-        return False
+def _index_digest(target: str) -> str | None:
+    """Return the digest of a blob's index, or None if it is no blob."""
+    with open(target, "rb", opener=lambda path, flags: os.open(path, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_size < _COMMENT_SIZE:
+            return None
+        file.seek(-_COMMENT_SIZE, os.SEEK_END)
+        found = _COMMENT.fullmatch(file.read())
+        if found is None or int(found[1]) + int(found[2]) > status.st_size or int(found[2]) > _MAX_INDEX:
+            return None
+        file.seek(int(found[1]))
+        return f"sha256:{hashlib.sha256(file.read(int(found[2]))).hexdigest()}"

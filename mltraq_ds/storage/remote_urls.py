@@ -23,6 +23,7 @@ __all__ = ["RemoteUrl", "forget_remotes", "open_remote", "parse_remote"]
 
 _S3 = {"s3", "s3a"}
 _PLAIN = {"", "file", "local"}
+_OTHERS = {"abfs", "abfss", "az", "gcs", "gs", "https", "memory", "sftp", "ssh"}
 _ACCESS = ("AWS_ACCESS_KEY_ID", "AWS_ACCESS_KEY", "MINIO_ACCESS_KEY")
 _SECRET = ("AWS_SECRET_ACCESS_KEY", "AWS_SECRET_KEY", "MINIO_SECRET_KEY")
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -74,6 +75,11 @@ def parse_remote(url: str | os.PathLike[str]) -> RemoteUrl:
     if scheme in _PLAIN:
         place = url_from_path(path_from(text))
         return RemoteUrl(place, place)
+    if scheme not in _S3 and scheme not in _OTHERS:
+        raise UsageError(
+            f"The remote {public_url(text)!r} is refused because its scheme {scheme!r} is none of "
+            f"{', '.join(sorted(_S3 | _OTHERS))}: pointers come from others, and must not lead anywhere."
+        )
     if scheme not in _S3:
         place = public_url(text).rstrip("/")
         if place != text.rstrip("/"):

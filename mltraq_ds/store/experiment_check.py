@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from mltraq_ds.errors import KeyMissingError, MltraqDSError
+from mltraq_ds.errors import KeyMissingError, MltraqDSError, RemotesError
 from mltraq_ds.pointed import read_pointer
 from mltraq_ds.reference import Reference
 from mltraq_ds.storage.base import Storage
@@ -172,7 +172,11 @@ def _check_live(storage: Storage, folder: Folder, generation: Generation, found:
         elif (stat := folder.blobs.get(reference.key)) and stat.size != reference.size:
             add("corrupt blob", detail=f"It has {stat.size} bytes, and {reference.size} were written.")
         elif deep:
-            damage, nested = references.damage_of_blob(storage, reference, sorted(mentioned.get(reference.key, ())))
+            try:
+                damage, nested = references.damage_of_blob(storage, reference, sorted(mentioned.get(reference.key, ())))
+            except RemotesError as error:
+                add("unreachable remote", detail=str(error))
+                continue
             for sentence in damage:
                 add("corrupt blob", detail=sentence)
             for inner in nested:
@@ -226,7 +230,7 @@ def _check_listed(
 
 def _check_single(storage: Storage, folder: Folder, key: str, folded: Sequence[str], found: Examined) -> None:
     try:
-        put_id, inside = references.in_single(storage.read(key, max_size=descriptors.RECORD_SIZE), key)
+        put_id, inside = references.in_single(storage.read(key), key)
     except KeyMissingError:
         return
     except MltraqDSError as error:

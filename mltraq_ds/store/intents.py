@@ -118,25 +118,25 @@ def _process(pid: int) -> str:
 
 
 def is_surely_dead(intent: Intent) -> bool:
-    """Tell whether the writer of an intent cannot come back: it has gone on, or its process here has ended.
-
-    A request that it sent to a remote storage may arrive all the same.
-    """
+    """Tell whether a writer cannot come back; a request that it sent to a remote storage may arrive all the same."""
     if intent.process == DONE:
         return True
-    pid, _, started = intent.process.partition("/")
-    if intent.machine != this_machine() or not pid.isdigit():
-        return False
-    if intent.process == _process(os.getpid()):
+    if intent.machine == this_machine() and intent.process == _process(os.getpid()):
         return intent.writer not in _at_work
-    if started and _process(int(pid)) != intent.process:
+    return has_ended(intent.machine, intent.process)
+
+
+def has_ended(machine: str, process: str) -> bool:
+    """Tell whether a process is known to have ended; of another machine nobody knows."""
+    pid, _, started = process.partition("/")
+    if machine != this_machine() or not pid.isdigit():
+        return False
+    if started and _process(int(pid)) != process:
         return True
     try:
         os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass  # another user's process
+    except OSError as error:  # of another user's process only that it is there
+        return isinstance(error, ProcessLookupError)
     return False
 
 
@@ -165,7 +165,7 @@ def read_intent(storage: Storage, key: str) -> Intent:
     CorruptRecordError
         If it does not verify.
     """
-    body = descriptors.from_bytes(storage.read(key, max_size=descriptors.MAX_SIZE), "intent", key)
+    body = descriptors.from_bytes(storage.read(key), "intent", key)
     try:
         intent = Intent(**{name: body[name] for name in Intent.__slots__})
         _check(intent, key)

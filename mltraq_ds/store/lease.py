@@ -9,14 +9,13 @@ from types import TracebackType
 
 from mltraq_ds.errors import ConflictError, KeyExistsError, KeyMissingError
 from mltraq_ds.storage.base import Stat, Storage
-from mltraq_ds.store import descriptors, layout
+from mltraq_ds.store import descriptors, intents, layout
 
 __all__ = ["LEASE_S", "Lease"]
 
 #: A lease that was not renewed for so long is over (s).
 LEASE_S = 600.0
 _RENEW_S = 60.0
-_LEASE = re.compile(rf"{layout.PENDING}/sweep-([1-9][0-9]{{0,17}})\.lease")
 
 
 class Lease:
@@ -25,14 +24,23 @@ class Lease:
     Each lease has a number of its own, created if absent, so that of two who find the last one expired exactly one gets
     the next.
 
+    Parameters
+    ----------
+    storage : Storage
+        Of the store.
+    work : str
+        What is done, one at a time: ``sweep``, or ``drop`` for what decides which bytes stay.
+
     Raises
     ------
     ConflictError
         On entering, if another sweep is at work; later, by `keep`, if another one took over.
     """
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, work: str = "sweep") -> None:
         self._storage = storage
+        self._work = work
+        self._pattern = re.compile(rf"{layout.PENDING}/{work}-([1-9][0-9]{{0,17}})\.lease")
         self._key = ""
         self._renewed = 0.0
         self._owner = str(uuid.uuid4())
@@ -45,15 +53,23 @@ class Lease:
     def __enter__(self) -> Lease:
         found = self._numbered()
         for stat in found.values():
-            if not self.is_expired(self._storage, stat):
+            if not self.is_expired(self._storage, stat) and not self._has_ended(stat.key):
                 raise self._refusal(stat.key)
-        self._key = f"{layout.PENDING}/sweep-{max(found, default=0) + 1}.lease"
+        self._key = f"{layout.PENDING}/{self._work}-{max(found, default=0) + 1}.lease"
         try:
             self._write(replace=False)
         except KeyExistsError as error:
             raise self._refusal(self._key) from error
         self._storage.delete_many(stat.key for stat in found.values())
         return self
+
+    def _has_ended(self, key: str) -> bool:
+        """Tell whether whoever holds a lease was killed, as far as this machine can tell."""
+        try:
+            body = descriptors.from_bytes(self._storage.read(key), "lease", key)
+        except KeyMissingError:
+            return True
+        return intents.has_ended(str(body.get("machine", "")), str(body.get("process", "")))
 
     def keep(self) -> None:
         """Renew the lease if it is time to."""
@@ -73,16 +89,20 @@ class Lease:
         self._storage.delete(self._key)
 
     def _write(self, *, replace: bool) -> None:
-        data = descriptors.to_bytes("lease", {"owner": self._owner, "renewed": layout.now_text()})
+        data = descriptors.to_bytes("lease", self._body())
         self._storage.put(self._key, [data], size=len(data), parents=True, replace=replace)
         self._renewed = time.monotonic()
 
+    def _body(self) -> dict[str, str]:
+        here = intents.Intent(writer="", action="", id_experiment="", name="", parent=0, number=0)
+        return {"owner": self._owner, "renewed": here.created, "machine": here.machine, "process": here.process}
+
     def _numbered(self) -> dict[int, Stat]:
-        found = ((_LEASE.fullmatch(stat.key), stat) for stat in self._storage.list(layout.PENDING))
+        found = ((self._pattern.fullmatch(stat.key), stat) for stat in self._storage.list(layout.PENDING))
         return {int(match.group(1)): stat for match, stat in found if match}
 
     def _refusal(self, key: str) -> ConflictError:
         return ConflictError(
-            f"The sweep of {self._storage.url} was stopped because another one is at work ({key}). Wait until it has "
-            f"ended; if it was killed, its lease is over after {LEASE_S:.0f} s."
+            f"The {self._work} of {self._storage.url} was stopped because another one is at work ({key}). Wait until "
+            f"it has ended; if it was killed, its lease is over after {LEASE_S:.0f} s."
         )

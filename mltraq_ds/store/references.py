@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mltraq_ds.blob import open_blob
-from mltraq_ds.errors import MltraqDSError
+from mltraq_ds.errors import MltraqDSError, RemotesError
 from mltraq_ds.pointed import open_anywhere
 from mltraq_ds.reference import Reference
 from mltraq_ds.storage.base import Storage
@@ -72,6 +72,11 @@ def damage_of_blob(
     -------
     list of str, list of Reference
         One sentence for each damage, and the DataStores inside.
+
+    Raises
+    ------
+    RemotesError
+        If it lives on remotes and none of them delivers it.
     """
     nested: list[Reference] = []
     try:
@@ -88,6 +93,8 @@ def damage_of_blob(
                 nested = [inner for entry in entries for inner in entry.references]
         finally:
             source.close()
+    except RemotesError:
+        raise
     except MltraqDSError as error:
         return [str(error)], nested
     return damage, nested

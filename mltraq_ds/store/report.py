@@ -30,11 +30,12 @@ REMEDIES = {
     "unfinished delete": "Open a session, or use sweep(dry_run=False): both remove what is left.",
     "unfinished write": _SWEEP,
     "unlisted reference": _RESTORE,
+    "unreachable remote": "Look whether it is there and at the credentials; 'remote verify' asks for every blob.",
     "unreachable database": "Start the database or look at its URL; if it is lost, rebuild_index() restores it.",
     "unreadable descriptor": _RESTORE,
     "unreadable generation": _RESTORE,
     "unreadable intent": "Remove the file if no writer is at work.",
-    "unreadable pointer": "Restore it from a copy, such as the last commit in git; or write it anew by 'remote upload'.",
+    "unreadable pointer": "Restore it from a copy, such as the last commit in git.",
     "unreadable record": _RESTORE,
 }
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -18,9 +19,10 @@ from mltraq_ds.errors import (
     RemotesError,
     UsageError,
 )
-from mltraq_ds.lake.remotes import GRACE_S
+from mltraq_ds.lake.lineage import Lineage
+from mltraq_ds.lake.remotes import GRACE_S, Remote
 from mltraq_ds.storage import open_storage
-from mltraq_ds.store import FileStoreConfig, RunRecord
+from mltraq_ds.store import FileStoreConfig, RunRecord, descriptors
 
 BLOBS = 2 * RUNS + 1
 
@@ -448,3 +450,136 @@ def test_what_lies_beside_is_cloned(session, tmp_path):
     assert {path.read_bytes() for path in (tmp_path / "clone" / "mine").rglob("*") if path.is_file()} == {b"mine"}
     other = FileStoreConfig(root=str(tmp_path / "clone"), experiment_id="one by one").connect()
     assert other.get_run_record("r1").metrics == {"loss": 0.5}
+
+
+def test_files_of_the_target_stay(session, tmp_path):
+    """A file that did not come from a clone is never written over; one that did is brought up to date."""
+    session.io.write(b"one", relative_path_prefix="mine/x")
+    lake.clone(session, tmp_path / "clone")
+    (path,) = [path for path in (tmp_path / "clone" / "mine").rglob("*") if path.is_file()]
+    (source,) = [path for path in (tmp_path / "store" / "mine").rglob("*") if path.is_file()]
+    source.chmod(0o644)
+    source.write_bytes(b"two")
+    lake.clone(session, tmp_path / "clone")
+    assert path.read_bytes() == b"two"
+    path.chmod(0o644)
+    path.write_bytes(b"theirs")
+    with pytest.raises(ConflictError, match="did not come from a clone"):
+        lake.clone(session, tmp_path / "clone")
+    assert path.read_bytes() == b"theirs"
+
+
+def test_a_persist_in_the_target_meanwhile(session, tmp_path, monkeypatch):
+    """Who persists in the clone at the last moment keeps every blob; the clone gives way."""
+    lake.clone(session, tmp_path / "clone")
+    experiment = session.load_experiment("digits")
+    for number in (1, 2):
+        experiment.runs.first().fields.score = float(number)
+        experiment.persist(if_exists="update")
+    other = open_session(tmp_path / "clone")
+    theirs = other.load_experiment("digits")
+    theirs.runs.first().fields.weights.b = "theirs"
+    original = Lineage.require_ours
+    calls = []
+
+    def require(self, generation, folder):
+        found = original(self, generation, folder)
+        calls.append(found)
+        if len(calls) == 2:  # after the last look but one
+            theirs.persist(if_exists="update")
+        return found
+
+    monkeypatch.setattr(Lineage, "require_ours", require)
+    with pytest.raises(ConflictError):
+        lake.clone(session, tmp_path / "clone")
+    assert other.load_experiment("digits").runs.first().fields.weights.b == "theirs"
+    assert {one.kind for one in other.check(deep=True)} <= {"orphan"}
+
+
+@pytest.mark.parametrize("what", ["file", "folder", "blob of another digest"])
+def test_hostile_links_are_not_followed(session, files, tmp_path, what):
+    """What a store lists about itself opens no file, no folder and no other blob outside of it."""
+    lake.clone(session, tmp_path / "clone", mode="SYM_LINK")
+    store = tmp_path / "clone" / "_store.json"
+    body = descriptors.from_bytes(store.read_bytes(), "store", "_store.json")
+    secret = tmp_path / "elsewhere" / "secret"
+    secret.parent.mkdir()
+    secret.write_bytes(b"secret")
+    key, target = {
+        "file": ("mine/" + "0" * 32, secret),
+        "folder": ("mine", secret.parent),
+        "blob of another digest": (
+            "mine/" + "0" * 32,
+            next(path for path in files.root.glob("*/*") if len(path.name) == 32),
+        ),
+    }[what]
+    body["links"][key] = {"target": str(target.resolve()), "digest": "sha256:" + "0" * 64}
+    kept = {name: value for name, value in body.items() if name not in ("format", "version")}
+    store.chmod(0o644)
+    store.write_bytes(descriptors.to_bytes("store", kept))
+    link = tmp_path / "clone" / key
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(target.resolve())
+    storage = open_storage(tmp_path / "clone")
+    place = f"{key}/secret" if what == "folder" else key
+    with pytest.raises(UsageError, match="symbolic link"):
+        storage.read(place)
+    if what == "folder":
+        with pytest.raises(UsageError, match="symbolic link"):
+            storage.delete(place)
+    assert secret.read_bytes() == b"secret"
+
+
+def test_dropping_and_forgetting_at_once(session, home, monkeypatch):
+    """While one decides that remotes are enough nobody may forget them; a lease of a dead process does not hinder."""
+    lake.upload(session, remotes=home.root)
+    original = Remote.is_intact
+    refused = []
+
+    def is_intact(self, name, size):
+        try:
+            lake.remove(session, remotes=home.root)
+        except ConflictError as error:
+            refused.append(error)
+        return original(self, name, size)
+
+    monkeypatch.setattr(Remote, "is_intact", is_intact)
+    assert lake.drop(session, jobs=1).actions() == {"dropped": BLOBS}
+    assert len(refused) == BLOBS
+    assert values_of(session) == expected()
+
+
+def test_one_place_is_one_copy(session, files, home, tmp_path):
+    """Two URLs of one remote are one copy; a wrong object that is found does not count, and local bytes stay."""
+    (tmp_path / "alias").symlink_to(home.root)
+    with pytest.raises(UsageError, match="1 different remotes"):
+        lake.add(session, remotes=[home.root, tmp_path / "alias"], in_place=True, num_copies=2)
+    lake.upload(session, remotes=[home.root, tmp_path / "alias"])
+    with pytest.raises(RemotesError, match="1 verified copies"):
+        lake.drop(session, num_copies=2)
+    before = files.blobs()
+    path = max(home.root.iterdir(), key=lambda path: path.stat().st_size)
+    path.chmod(0o644)
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(RemotesError, match="are wrong"):
+        lake.add(session, remotes=home.root, in_place=True)
+    (kept,) = files.blobs().values()
+    assert kept in before.values()
+    assert len(kept) == path.stat().st_size
+
+
+def test_remotes_that_are_gone(session, home, tmp_path):
+    """A deep check names the remote, not the blob, as what is wrong; forgetting an unknown remote says so."""
+    lake.add(session, remotes=home.root, in_place=True)
+    home.root.rename(tmp_path / "away")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RemoteFailedWarning)
+        assert set(session.check(deep=True).kinds()) == {"unreachable remote"}
+    assert "No pointer names" in str(lake.remove(session, remotes=tmp_path / "typo"))
+
+
+def test_stores_inside_each_other(session, tmp_path):
+    """A clone is refused into the store itself, and around it."""
+    for place in (tmp_path / "store" / "inside", tmp_path):
+        with pytest.raises(UsageError, match="in the other"):
+            lake.clone(session, place)
