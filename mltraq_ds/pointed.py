@@ -26,7 +26,7 @@ from mltraq_ds.errors import (
     RemotesError,
 )
 from mltraq_ds.storage.base import Source, Storage
-from mltraq_ds.storage.pointer import Pointer, pointer_key
+from mltraq_ds.storage.pointer import MAX_SIZE, Pointer, pointer_key
 from mltraq_ds.storage.remote_urls import open_remote
 from mltraq_ds.storage.sources import check_range
 
@@ -42,7 +42,7 @@ def read_pointer(storage: Storage, key: str) -> Pointer | None:
         If it cannot be read.
     """
     try:
-        return Pointer.from_bytes(storage.read(pointer_key(key)), pointer_key(key))
+        return Pointer.from_bytes(storage.read(pointer_key(key), max_size=MAX_SIZE), pointer_key(key))
     except KeyMissingError:
         return None
 

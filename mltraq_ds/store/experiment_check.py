@@ -230,7 +230,7 @@ def _check_listed(
 
 def _check_single(storage: Storage, folder: Folder, key: str, folded: Sequence[str], found: Examined) -> None:
     try:
-        put_id, inside = references.in_single(storage.read(key), key)
+        put_id, inside = references.in_single(storage.read(key, max_size=descriptors.RECORD_SIZE), key)
     except KeyMissingError:
         return
     except MltraqDSError as error:

@@ -165,7 +165,7 @@ def read_intent(storage: Storage, key: str) -> Intent:
     CorruptRecordError
         If it does not verify.
     """
-    body = descriptors.from_bytes(storage.read(key), "intent", key)
+    body = descriptors.from_bytes(storage.read(key, max_size=descriptors.MAX_SIZE), "intent", key)
     try:
         intent = Intent(**{name: body[name] for name in Intent.__slots__})
         _check(intent, key)
