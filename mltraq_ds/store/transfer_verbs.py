@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -93,14 +93,17 @@ class _Verbs:
         for one in source.list_artifacts(run):
             if one.format == BLOB_FORMAT or (one.content_hash and there.get(one.name) == one.content_hash):
                 continue
+            self._refuse(one.name in there, run, f"artifact {one.name!r:.80}")
             target.put_artifact(source.get_artifact(one.uri), replace(one, run_id=run))
             count += 1
         return count
 
     def _copy_derived(self, source: Any, target: Any, run: str) -> int:
         derived = source.get_derived(run)
-        if derived is None or target.get_derived(run) == derived:
+        there = target.get_derived(run)
+        if derived is None or _is_same(there, derived):
             return 0
+        self._refuse(there is not None, run, "its derived metrics")
         target.put_derived(run, derived)
         return 1
 
@@ -108,7 +111,9 @@ class _Verbs:
         count = 0
         for name in source.list_logs(run) if isinstance(source, SupportsLogListing) else ():
             content = source.get_log(run, name)
-            if content is not None and target.get_log(run, name) != content:
+            there = target.get_log(run, name)
+            if content is not None and there != content:
+                self._refuse(there is not None, run, f"log {name!r:.80}")
                 target.put_log(run, name, content)
                 count += 1
         return count
@@ -118,7 +123,18 @@ class _Verbs:
             return 0
         if not isinstance(target, SupportsStructuredResults):
             raise TransferError(f"{type(target).__name__} keeps no results. Use include_results=False.")
-        return sum(1 for _ in _copied_results(source, target, run))
+        count = 0
+        for name in source.list_results(run):
+            found, there = source.get_result(run, name), target.get_result(run, name)
+            if found is not None and not _is_same(there, found):
+                self._refuse(there is not None, run, f"result {name!r:.80}")
+                target.put_result(run, name, found["data"], found["dtype"], found["shape"], found["metadata"])
+                count += 1
+        return count
+
+    def _refuse(self, is_there: bool, run: str, what: str) -> None:
+        if is_there and not self.overwrite:
+            raise TransferError(f"Run {run!r:.80}: {what} is there and differs. Use overwrite=True to replace it.")
 
     def copy_manifest(self, experiment_id: str) -> int:
         """Copy the newest manifest of an experiment."""
@@ -134,12 +150,9 @@ class _Verbs:
         return 1
 
 
-def _copied_results(source: SupportsStructuredResults, target: SupportsStructuredResults, run: str) -> Iterator[str]:
-    for name in source.list_results(run):
-        found = source.get_result(run, name)
-        if found is not None and target.get_result(run, name) != found:
-            target.put_result(run, name, found["data"], found["dtype"], found["shape"], found["metadata"])
-            yield name
+def _is_same(there: object, ours: object) -> bool:
+    """Tell whether two documents are equal; NaN is no other value than NaN."""
+    return there == ours or repr(there) == repr(ours)
 
 
 def _scoped(store: Any, record: RunRecord) -> Any:

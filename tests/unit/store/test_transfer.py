@@ -389,6 +389,27 @@ def test_a_custom_store(source, tmp_path):
         export_store(source, custom, include_results=False)
 
 
+def test_a_custom_store_keeps_what_differs(source):
+    """Derived metrics, logs and artifacts of a custom store are replaced only with overwrite=True."""
+    custom = Memory()
+    chosen = {"experiment_id": "../a:b", "include_results": False}
+    export_store(source, custom, **chosen)
+    FileStoreConfig(root=source, experiment_id="../a:b").connect().put_derived("r/1", {"nan": float("nan")})
+    export_store(source, custom, overwrite=True, **chosen)
+    export_store(source, custom, **chosen)  # NaN is what is there already
+    whole = (dict(custom.derived), dict(custom.logs), dict(custom.blobs))
+    for name, value in (("derived", {"r": 1.0}), ("logs", "mine"), ("blobs", b"mine")):
+        kept = getattr(custom, name)
+        key = next(iter(kept))
+        kept[key] = value
+        custom.entries = {uri: replace(one, content_hash="sha256:0") for uri, one in custom.entries.items()}
+        with pytest.raises(TransferError, match="there and differs"):
+            export_store(source, custom, **chosen)
+        assert kept[key] == value
+    export_store(source, custom, overwrite=True, **chosen)
+    assert repr((custom.derived, custom.logs, custom.blobs)) == repr(whole)
+
+
 def test_progress_and_json(source, tmp_path):
     """Progress is told file by file, and the counts are numbers that JSON takes."""
     seen = []
