@@ -246,6 +246,7 @@ class Persist:
 
     def _verify(self, intent: Intent) -> None:
         """Look again, at the last moment: what we build on is current, and nobody has taken us for dead."""
+        is_next = slots.leaves_no_gap(self.storage, self.folder, intent.number, self.seen.number if self.seen else 0)
         current = generations.current(self.storage, self.folder)
         if (current.ident if current else NOTHING) != (self.seen.ident if self.seen else NOTHING):
             raise lost(
@@ -254,7 +255,7 @@ class Persist:
                 if current
                 else "it was deleted meanwhile",
             )
-        if self.parent is None and self.written and not self.storage.exists(self.written[0]):
+        if not is_next or (self.parent is None and self.written and not self.storage.exists(self.written[0])):
             # The link that follows goes into the folder that is there now, which may be another of that name.
             raise lost(self.content, "it was deleted meanwhile", is_deleted=True)
         if self.storage.exists(intent.fence_key) or not self.storage.exists(intent.key):

@@ -11,8 +11,9 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
-from mltraq_ds.errors import KeyExistsError, KeyMissingError, LeftoversWarning, MltraqDSError
+from mltraq_ds.errors import DanglingReferenceError, KeyExistsError, KeyMissingError, LeftoversWarning, MltraqDSError
 from mltraq_ds.objects import Objects
 from mltraq_ds.orm.artifacts import ArtifactIndex
 from mltraq_ds.orm.index import Index
@@ -127,7 +128,13 @@ def update_index(
         if current.deleted:
             index.remove(id_experiment, current.number)
         else:
-            rows = stored_rows(reading.read_records(storage, current), current)
+            try:
+                rows = stored_rows(reading.read_records(storage, current), current)
+            except DanglingReferenceError:
+                after = generations.current(storage, folder)
+                if after is not None and after.ident == current.ident:
+                    raise
+                continue  # replaced or removed while it was read
             index.write(*rows, intent=intent, replaces=replaces or (), folds=current.folds)
         after = generations.current(storage, folder)
         if after is None or after.ident == current.ident:
@@ -137,10 +144,11 @@ def update_index(
 def _fence(storage: Storage, folder: str, intent: Intent) -> Generation | None:
     """Take the number of a writer that may be asleep; returns its own generation if it was faster.
 
-    For a new experiment the fence is an end, otherwise it repeats the parent.
+    For a new experiment the fence is an end, otherwise it repeats the parent.  There is none in a later life of the id,
+    whose numbers are lower: the writer does not find there what it stands on, and others find every number free.
     """
     current = generations.current(storage, folder)
-    if current is not None and current.number >= intent.number:
+    if not slots.leaves_no_gap(storage, folder, intent.number, current.number if current else 0):
         return _committed_by(storage, folder, intent)
     mine = str(uuid.uuid4())
     if current is not None and not current.deleted:
@@ -161,12 +169,14 @@ def _fence(storage: Storage, folder: str, intent: Intent) -> Generation | None:
             id_experiment=intent.id_experiment,
             name=intent.name,
             number=intent.number,
+            parent=current.number if current else 0,
+            parent_writer=current.writer if current else "",
             writer=mine,
             deleted=True,
             fences=intent.writer,
         )
     try:
-        slots.create(storage, fence)
+        slots.create(storage, fence, verify=partial(slots.require_next, storage, fence))
     except slots.SlotTaken:
         return _committed_by(storage, folder, intent)
     except KeyMissingError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 
 from mltraq_ds.errors import KeyExistsError, KeyMissingError
 from mltraq_ds.storage.base import Storage
@@ -73,7 +74,7 @@ def end_experiment(storage: Storage, id_experiment: str, writer: str, only: Iden
             with suppress(KeyExistsError, KeyMissingError):
                 storage.make_folder(f"{folder}/generations")
         try:
-            slots.create(storage, end)
+            slots.create(storage, end, verify=partial(slots.require_next, storage, end))
         except slots.SlotTaken:
             continue  # somebody committed meanwhile: look again
         except KeyMissingError:

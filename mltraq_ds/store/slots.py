@@ -14,7 +14,7 @@ from mltraq_ds.storage.base import Storage
 from mltraq_ds.store import generations, layout
 from mltraq_ds.store.generations import Generation, TornGeneration
 
-__all__ = ["SlotTaken", "create", "is_committed", "put_once"]
+__all__ = ["SlotTaken", "create", "is_committed", "leaves_no_gap", "put_once", "require_next"]
 
 _ATTEMPTS = 4
 _FIRST_PAUSE_S = 0.1
@@ -61,6 +61,37 @@ def create(storage: Storage, generation: Generation, verify: Callable[[], None] 
         if there is None or there.writer != generation.writer:
             raise SlotTaken(f"{key} exists", there) from error
         # else the answer to an earlier attempt was lost
+
+
+def leaves_no_gap(storage: Storage, folder: str, number: int, parent: int) -> bool:
+    """Tell whether a number is above that of a parent, and none between the two is free (some may be torn).
+
+    A number that was looked up in a former life of the id may lie above one that another writer takes in this life;
+    its version would be passed over.
+    """
+    if number <= parent + 1:
+        return number == parent + 1
+    between = [other for other in generations.numbers(storage, folder) if parent < other < number]
+    return len(between) == number - parent - 1
+
+
+def require_next(storage: Storage, generation: Generation) -> None:
+    """Look at the last moment whether a generation follows what is current: for `create`, as `verify`.
+
+    Whoever takes the number after this look is met by `create`; whoever makes the folder anew takes the unfinished file
+    away with the former one.
+
+    Raises
+    ------
+    SlotTaken
+        If something else is current, or a number below is free.
+    """
+    folder = layout.folder_of(generation.id_experiment)
+    if leaves_no_gap(storage, folder, generation.number, generation.parent):
+        there = generations.current(storage, folder)
+        if (there.ident if there else (0, "")) == generation.parent_ident:
+            return
+    raise SlotTaken(f"generation {generation.number} does not follow what is current in {folder}")
 
 
 def put_once(storage: Storage, key: str, data: bytes, what: str, verify: Callable[[], None] | None = None) -> None:

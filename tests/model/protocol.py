@@ -310,6 +310,17 @@ def finish(w: World, me: str, key: str, gen: Gen, base: Gen | None) -> Steps:
     w.intents.pop(me, None)
 
 
+def fence_announced(w: World, dead: str, key: str, base: Gen | None) -> Steps:
+    """Not the protocol: a fence at the number that the dead one has announced, in whatever folder is there by then."""
+    now, slot = w.current(key), (base.ident[0] if base else 0) + 1
+    if now is None or now.ident[0] < slot:
+        yield
+        w.folders.setdefault(key, Folder())
+        old = now or Gen((0, ""), None, deleted=True)
+        parent = now.ident if now else None
+        w.create(key, replace(old, ident=(slot, w.fresh("fence")), parent=parent, fences=dead, replaced_by=None))
+
+
 def recover(w: World, dead: str) -> Steps:
     """Roll a dead writer forward, or make sure that it can never commit: before anybody uses what it held."""
     yield
@@ -323,7 +334,9 @@ def recover(w: World, dead: str) -> Steps:
     while True:
         folder = w.folders.get(key)
         gen = next((g for g in folder.gens.values() if g.ident[1] == dead), None) if folder else None
-        if gen or not folder or "no_fence" in w.bad:
+        if "fence_announced" in w.bad and not gen:
+            yield from fence_announced(w, dead, key, base)
+        if gen or not folder or w.bad & {"no_fence", "fence_announced"}:
             break
         now = folder.current
         if dead in w.fences(now):
@@ -559,7 +572,7 @@ def delete(w: World, key: str) -> Steps:
             break
         yield
         end = Gen((gen.ident[0] + 1 if gen else 1, me), gen.ident if gen else None, deleted=True, folds=seen)
-        if w.folders.get(key) is folder and w.create(key, end):
+        if (w.folders.get(key) is folder or "end_anywhere" in w.bad) and w.create(key, end):
             break
     yield from reindex(w, key)
     yield from remove_folder(w, key)

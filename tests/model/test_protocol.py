@@ -177,6 +177,31 @@ def slow_writer_fenced(*bad: str) -> None:
     finish_all(w, slow)
 
 
+def slow_fence(*bad: str) -> None:
+    """Announce 2, die; delete; look what is there and sleep; make the id anew; wake and take 2 from the dead one."""
+    w, exp = start(*bad)
+    dead = persist(w, Experiment("x", exp.base), "n", "update")
+    until(w, dead, lambda: bool(w.intents))
+    run_all(w, delete(w, "x"))
+    w.now += LEASE + 1
+    slow = sweep(w)
+    until(w, slow, lambda: bool(w.fenced))
+    next(slow)
+    run_all(w, persist(w, Experiment("x"), "m"))
+    finish_all(w, slow)
+
+
+def slow_end(*bad: str) -> None:
+    """Look what is there, to end it, and sleep; somebody else ends it and makes the id anew; wake and end."""
+    w, _ = start(*bad)
+    slow = delete(w, "x")
+    until(w, slow, lambda: bool(w.intents))
+    next(slow)
+    run_all(w, delete(w, "x"))
+    run_all(w, persist(w, Experiment("x"), "m"))
+    finish_all(w, slow)
+
+
 def slow_first_persist(*bad: str) -> None:
     """Write the blobs of a first persist, sleep; delete what was put alone; put anew; wake and commit."""
     w = World(0, local=True, bad=frozenset(bad))
@@ -212,6 +237,8 @@ def settle_later(w: World) -> None:
         (slow_sweep, "sweep_order"),
         (claim_without_intent, "claim_first"),
         (slow_writer_fenced, "no_fence"),
+        (slow_fence, "fence_announced"),
+        (slow_end, "end_anywhere"),
         (slow_first_persist, "own_unseen"),
         (removed_without_index, "no_note"),
     ],

@@ -325,10 +325,10 @@ def test_an_end_whose_unfinished_file_was_taken(session, monkeypatch):
     experiment = make(session).persist()
     real, failures = slots.create, [KeyMissingError("its temporary file is gone")]
 
-    def create(storage, generation):
+    def create(storage, generation, verify=None):
         if failures:
             raise failures.pop()
-        real(storage, generation)
+        real(storage, generation, verify)
 
     monkeypatch.setattr(slots, "create", create)
     end = retire.end_experiment(session.storage, experiment.id_experiment, "w")
