@@ -15,8 +15,10 @@ from types import FrameType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from mltraq_ds.artifacts.literals import without_secret_literals
 from mltraq_ds.option_table import redact
 from mltraq_ds.settings import Settings
+from mltraq_ds.storage.places import is_secret_name
 
 __all__ = ["Code", "capture"]
 
@@ -68,10 +70,11 @@ def capture(settings: Settings) -> dict[str, Any]:
     frame = _caller()
     path = frame.f_code.co_filename if frame is not None else ""
     source = "".join(linecache.getlines(path, frame.f_globals)) if frame is not None else ""
+    source = _without_secrets(source, settings)  # before it is cut: half a script cannot be parsed
     if len(source) > _MAX_CHARACTERS:
         source = f"{source[:_MAX_CHARACTERS]}\n# … cut here: the source has {len(source):,} characters\n"
     return {
-        "source": _without_secrets(source, settings),
+        "source": source,
         "file": os.path.basename(path),
         "line": frame.f_lineno if frame is not None else 0,
         "git_commit": _commit_of(Path(path).parent if os.path.isfile(path) else Path.cwd()),
@@ -89,7 +92,8 @@ def _caller() -> FrameType | None:
 
 
 def _without_secrets(source: str, settings: Settings) -> str:
-    """Take out what the options know to be a secret, since a cell that sets an option has it in its text."""
+    """Take out secrets: of the options and the environment, and what the source itself gives to names of secrets."""
+    source = without_secret_literals(source)
     for secret in sorted(_secrets(settings), key=len, reverse=True):
         source = source.replace(secret, "***")
     return redact(source)
@@ -109,6 +113,7 @@ def _secrets(settings: Settings) -> set[str]:
     for name in ("database.url", "datastore.url", "mlflow.tracking_uri", "mlflow.registry_uri"):
         password = _password(settings[name])
         found |= {password, unquote(password)}
+    found |= {value for name, value in os.environ.items() if is_secret_name(name)}
     return {secret for secret in found if len(secret) >= _MIN_SECRET}
 
 

@@ -96,6 +96,37 @@ def test_secrets_of_options_are_taken_out(tmp_path):
     assert source.count("\n") == 4
 
 
+SECRETS = """\
+import os; é = "öffentlich"
+open_storage("s3://x", storage_options={"secret": "canary-1", "anon": False})
+os.environ["AWS_SECRET_ACCESS_KEY"] = "canary-2"
+connect("x", password=b"canary-3", token=f"canary-4{é}"); os.environ.setdefault("API_TOKEN", "canary-5")
+db_password: str = (
+    "canary-6"
+    "canary-7"
+)
+token = os.environ["NAME_TOKEN"] or os.getenv("OTHER_TOKEN")
+title = "\\d stays"  # é
+print("canary-8 of the environment")
+"""
+
+
+@pytest.mark.parametrize("first", ["", "%magic of a notebook\n"])
+def test_secret_literals_are_taken_out(monkeypatch, first):
+    """What is given to a name of a secret, and secrets of the environment, are taken out; all else stays as it is."""
+    monkeypatch.setenv("SOME_SECRET", "canary-8")
+    lines = (first + SECRETS).splitlines() if not first else [first.strip(), *SECRETS.splitlines()[:3]]
+    source = "\n".join(lines) + "\n"
+    found = provenance._without_secrets(source, resolve())
+    assert "canary" not in found
+    assert found.count("\n") == source.count("\n")
+    if not first:
+        assert found.splitlines()[0] == lines[0]
+        assert found.splitlines()[-3:-1] == lines[-3:-1]
+        assert 'storage_options={"secret": "***", "anon": False})' in found
+        assert 'os.environ["AWS_SECRET_ACCESS_KEY"] = "***"' in found
+
+
 def test_long_sources_are_cut(home, tmp_path, monkeypatch):
     """A source beyond the limit is kept up to it, and says so."""
     monkeypatch.setattr(provenance, "_MAX_CHARACTERS", 100)
