@@ -54,9 +54,9 @@ def test_two_processes_remove_one_folder(scene, monkeypatch):
     storage.move_folder(folder, "_pending/deleted-x")
     read = type(storage).read
 
-    def removed_meanwhile(self, key):
+    def removed_meanwhile(self, key, **options):
         shutil.rmtree(scene.store / "_pending/deleted-x", ignore_errors=True)
-        return read(self, key)
+        return read(self, key, **options)
 
     monkeypatch.setattr(type(storage), "read", removed_meanwhile)
     assert generations.last_in(storage, "_pending/deleted-x") is None
