@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import threading
 import warnings
 from collections.abc import Iterator
 
@@ -15,6 +16,7 @@ __all__ = ["without_secret_literals"]
 _GIVEN = re.compile(
     r"""([\w-]+)(["']?\s*\]?\s*[=:]\s*)([rRbBfFuU]{0,2})(?:"[^"\n]*"|'[^'\n]*')""",
 )
+_PARSER = threading.Lock()  # Python 3.11's parser makes trees in one thread at a time; else SystemError
 _LOOKS_UP = {"get", "getenv", "get_password", "getpass", "input", "open", "Path", "prompt"}  # not the secret, its name
 
 
@@ -27,11 +29,11 @@ def without_secret_literals(source: str) -> str:
     'connect(\'x\', password="***")\n'
     """
     try:
-        with warnings.catch_warnings():
+        with _PARSER, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its escapes: the user has seen them
             tree = ast.parse(source)
         data = bytearray(source, "utf-8")
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    except (SyntaxError, SystemError, ValueError, RecursionError, MemoryError):
         return _GIVEN.sub(_hidden, source)
     starts = [0]
     for line in data.splitlines(keepends=True):
