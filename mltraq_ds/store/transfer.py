@@ -9,8 +9,16 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from mltraq_ds.errors import ConflictError, KeyMissingError, MltraqDSError, TransferError, UsageError
+from mltraq_ds.errors import (
+    ConflictError,
+    KeyMissingError,
+    MltraqDSError,
+    NotFoundError,
+    TransferError,
+    UsageError,
+)
 from mltraq_ds.storage.base import Storage
+from mltraq_ds.storage.places import path_from
 from mltraq_ds.store import collection, generations, layout
 from mltraq_ds.store.config import StoreConfig
 from mltraq_ds.store.files import FileStore
@@ -86,12 +94,26 @@ def export_store(
         return transfer_by_verbs(from_store, to_store, scope, wanted, overwrite=overwrite, progress=progress_callback)
     if from_store.storage.url == to_store.storage.url:
         raise UsageError(f"The store {from_store.storage.url} cannot be copied onto itself. Give another destination.")
+    _refuse_places(from_store.storage, to_store.storage)
     if (link := getattr(to_store, "link", None)) is not None:
         link.prepare()  # an index that sees a store from its begin knows it whole
     work = _Transfer(from_store.storage, to_store.storage, wanted, overwrite, progress_callback)
     ids = [scope] if scope is not None else sorted(collection.experiments(from_store.storage))
     work.run(ids, with_rest=scope is None, told=partial(_tell, to_store))
     return work.counts
+
+
+def _refuse_places(source: Storage, destination: Storage) -> None:
+    """Refuse a source where there is nothing, as after a mistyped name, and stores inside each other."""
+    if layout.read_store_id(source) is None and next(iter(source.list()), None) is None:
+        raise NotFoundError(f"Nothing was copied because there is no store at {source.url}. Look at its name.")
+    if source.is_local and destination.is_local:
+        one, other = (f"{os.path.realpath(path_from(storage.url))}{os.sep}" for storage in (source, destination))
+        if one.startswith(other) or other.startswith(one):
+            raise UsageError(
+                f"The store {source.url} cannot be copied to {destination.url}: one of them is in the other. Give "
+                "another destination."
+            )
 
 
 def connected(store: Any, **kwargs: Any) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mltraq_ds import DataStore, create_session
-from mltraq_ds.errors import ExperimentNotFoundError, TransferError, UsageError
+from mltraq_ds.errors import ExperimentNotFoundError, NotFoundError, TransferError, UsageError
 from mltraq_ds.storage import LocalStorage, open_storage
 from mltraq_ds.store import (
     ArtifactDescriptor,
@@ -416,3 +416,12 @@ def test_progress_and_json(source, tmp_path):
     counts = export_store(source, tmp_path / "two", progress_callback=lambda *at: seen.append(at))
     assert seen[-1][0] == seen[-1][1] == counts["files"]
     assert json.loads(json.dumps(counts)) == counts
+
+
+def test_places_that_are_refused(source, tmp_path):
+    """A source that is not there is no empty success; a store is copied neither into itself nor around itself."""
+    with pytest.raises(NotFoundError, match="no store at .*typo"):
+        export_store(tmp_path / "typo", tmp_path / "two")
+    for place in (Path(source) / "inside", Path(source).parent):
+        with pytest.raises(UsageError, match="in the other"):
+            export_store(source, place)
