@@ -161,8 +161,8 @@ class PointedSource(Source):
                     )
         causes = " ".join(f"{url}: {self._causes[url]}" for url in self._pointer.remotes)
         raise RemotesError(
-            f"No remote delivers blob {self.key} ({self.size} bytes, {self._pointer.digest}). {causes} Look whether they "
-            "are there and at the credentials; 'mltraq-ds remote verify' asks for every blob."
+            f"No remote delivers blob {self.key} ({self.size} bytes, {self._pointer.digest}). {causes} Look whether "
+            "they are there and at the credentials; 'mltraq-ds remote verify' asks for every blob."
         )
 
     def _open(self, url: str) -> _Opened:

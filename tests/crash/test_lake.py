@@ -120,7 +120,7 @@ def strike(root: Path, verb: str, number: int, when: str) -> None:
 @pytest.mark.parametrize("when", ["during", pytest.param("after", marks=pytest.mark.soak)])
 @pytest.mark.parametrize("verb", VERBS)
 def test_kill_at_every_operation(tmp_path, verb, when):
-    """Killed at the n-th operation, for n = 1, 2, … until it was done before: nothing is lost, and again finishes it."""
+    """Killed at the n-th operation, for n = 1, 2, … until it was done: nothing is lost, and again finishes it."""
     function, before, states = VERBS[verb]
     template = build(tmp_path / "template")
     for prepare in before:

@@ -185,7 +185,8 @@ def test_a_put_meets_a_delete(tmp_path):
     assert store.get_log("old", "out") is None
 
 
-TEXT = st.text(st.characters(codec=None), max_size=40) | st.sampled_from(["a", "A", "a_b", "a_", "_", "b_c", "..", ""])
+# Eight characters of four bytes are within the 120 escaped ones that a log may have.
+TEXT = st.text(st.characters(codec=None), max_size=8) | st.sampled_from(["a", "A", "a_b", "a_", "_", "b_c", "..", ""])
 
 
 @given(first=st.tuples(TEXT, TEXT), second=st.tuples(TEXT, TEXT))
