@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import time
 import uuid
+from contextlib import suppress
 from types import TracebackType
 
-from mltraq_ds.errors import ConflictError, KeyExistsError, KeyMissingError
+from mltraq_ds.errors import ConflictError, KeyExistsError, KeyMissingError, StorageError
 from mltraq_ds.storage.base import Stat, Storage
 from mltraq_ds.store import descriptors, intents, layout
 
@@ -60,6 +61,10 @@ class Lease:
             self._write(replace=False)
         except KeyExistsError as error:
             raise self._refusal(self._key) from error
+        except StorageError:
+            with suppress(StorageError):  # it may be there all the same, and would keep this process out
+                self._storage.delete(self._key)
+            raise
         self._storage.delete_many(stat.key for stat in found.values())
         return self
 

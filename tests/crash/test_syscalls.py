@@ -185,8 +185,9 @@ def test_every_system_call_fails(template, tmp_path, name, calls, code):
         for when in itertools.count(1):
             scene = template.copy_to(tmp_path / f"{when}{suffix}")
             error = outcome_of(tmp_path, scene.root, name, inject=f"inject={calls}:error={code}:when={when}{suffix}")
-            if calls == "fdatasync":
+            if calls == "fdatasync" or name == "sweep":
                 # What SQLite could not flush it calls failed, and the next process finds it carried out: a dead claim.
+                # A sweep that could not remove its lease is run again, as a user would.
                 scene.session().sweep(dry_run=False, grace_s=0)
             found = check_promise(scene, action)
             assert found == action.after or error != "done", (calls, code, when, suffix)

@@ -20,7 +20,7 @@ from mltraq_ds.storage.local import LocalStorage
 from mltraq_ds.storage.remote import RemoteStorage
 from mltraq_ds.store import descriptors, generations, layout, maintenance
 from mltraq_ds.store.lease import Lease
-from mltraq_ds.testing import Callback, Fail, FaultStorage
+from mltraq_ds.testing import Callback, Fail, FaultStorage, LoseResponse
 from tests.unit.store.upkeep_scene import Scene
 
 
@@ -416,6 +416,27 @@ def test_lease_expires(scene, later):
         with pytest.raises(ConflictError):
             first.keep()
     assert list(storage.list("_pending")) == []
+
+
+def test_lease_whose_answer_was_lost(scene):
+    """A lease that was written although its storage said no does not keep the same process out for ten minutes."""
+    storage = FaultStorage(scene.session.storage, lambda call: LoseResponse() if call.verb == "put" else None)
+    with pytest.raises(StorageError), Lease(storage):
+        pass
+    with Lease(scene.session.storage):
+        pass
+
+
+def test_lease_of_a_process_that_ended(scene):
+    """A sweep that was killed on this machine hinders nobody."""
+    storage = scene.session.storage
+    with Lease(storage) as lease:
+        body = descriptors.from_bytes(storage.read(lease._key), "lease", lease._key)
+        kept = {name: value for name, value in body.items() if name not in ("format", "version")}
+        data = descriptors.to_bytes("lease", {**kept, "process": f"{os.getpid()}/1"})
+        storage.put(lease._key, [data], size=len(data), replace=True)
+        with Lease(storage):
+            pass
 
 
 def test_lease_is_renewed(scene):
