@@ -21,8 +21,9 @@ from mltraq_ds.errors import (
 )
 from mltraq_ds.lake.lineage import Lineage
 from mltraq_ds.lake.remotes import GRACE_S, Remote
-from mltraq_ds.storage import open_storage
+from mltraq_ds.storage import open_storage, remote_urls
 from mltraq_ds.store import FileStoreConfig, RunRecord, descriptors
+from mltraq_ds.testing import Delay, FaultStorage
 
 BLOBS = 2 * RUNS + 1
 
@@ -583,3 +584,13 @@ def test_stores_inside_each_other(session, tmp_path):
     for place in (tmp_path / "store" / "inside", tmp_path):
         with pytest.raises(UsageError, match="in the other"):
             lake.clone(session, place)
+
+
+def test_a_slow_remote(session, files, home):
+    """A remote that takes its time is waited for: uploads, reads and sweeps are the same."""
+    slow = FaultStorage(open_storage(home.root), lambda call: Delay(0.02))
+    remote_urls._opened[home.root.as_uri(), "{}"] = slow
+    lake.add(session, remotes=home.root, in_place=True)
+    assert files.blobs() == {}
+    assert values_of(session) == expected()
+    assert len(slow.fired) > BLOBS
