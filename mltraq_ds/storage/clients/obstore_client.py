@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-import obstore
 
 from mltraq_ds.errors import StorageError
 from mltraq_ds.storage.base import Stat
@@ -23,6 +22,13 @@ _PIECE = 2**20  # handed to obstore at a time (bytes)
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>([^<]{1,100})</Code>")
 _NO_ANSWER = re.compile(r"HTTP error|error sending request|error decoding|timed out|connection", re.IGNORECASE)
+
+
+def _obstore() -> Any:
+    """Return the library, which is loaded when the first client is used."""
+    import obstore
+
+    return obstore
 
 
 class Answer(Exception):  # noqa: N818 - it never leaves this module but as a cause
@@ -94,7 +100,7 @@ class ObstoreClient(Client):
             raise
 
     def _stream(self, key: str, stamp: str, pieces: Iterator[memoryview], size: int) -> None:
-        obstore.put(
+        _obstore().put(
             self._patient,
             self._name(key),
             pieces,
@@ -106,7 +112,7 @@ class ObstoreClient(Client):
 
     def _put(self, key: str, body: Body, stamp: str, create: bool, left: float) -> None:
         with _answers():
-            obstore.put(
+            _obstore().put(
                 self._store,
                 self._name(key),
                 body.pieces() if body.size else b"",
@@ -118,7 +124,7 @@ class ObstoreClient(Client):
     def _stamp_of(self, key: str, left: float) -> str:
         try:
             with _answers():
-                found = obstore.get(self._store, self._name(key), options={"head": True})
+                found = _obstore().get(self._store, self._name(key), options={"head": True})
         except Answer as answer:
             if answer.status_code != 404:
                 raise
@@ -128,12 +134,12 @@ class ObstoreClient(Client):
 
     def _read(self, key: str, left: float) -> bytes:
         with _answers():
-            return bytes(obstore.get(self._store, self._name(key)).bytes())
+            return bytes(_obstore().get(self._store, self._name(key)).bytes())
 
     def _get(self, key: str, start: int, into: memoryview, size: int, left: float) -> int:
         try:
             with _answers():
-                found = obstore.get(self._store, self._name(key), options={"range": (start, start + into.nbytes)})
+                found = _obstore().get(self._store, self._name(key), options={"range": (start, start + into.nbytes)})
                 total = int(found.meta["size"])
                 if total == size:
                     data = memoryview(found.bytes())
@@ -148,12 +154,12 @@ class ObstoreClient(Client):
 
     def _stat(self, key: str, left: float) -> Stat:
         with _answers():
-            found = obstore.head(self._store, self._name(key))
+            found = _obstore().head(self._store, self._name(key))
         return Stat(key, int(found["size"]), found["last_modified"].timestamp())
 
     def _delete(self, key: str, left: float) -> None:
         with _answers():
-            obstore.delete(self._store, self._name(key))
+            _obstore().delete(self._store, self._name(key))
 
     def delete_many(self, keys: builtins.list[str]) -> None:
         # docstring inherited
@@ -167,7 +173,7 @@ class ObstoreClient(Client):
 
     def _delete_batch(self, keys: builtins.list[str]) -> None:
         with _answers():
-            obstore.delete(self._store, [self._name(key) for key in keys])
+            _obstore().delete(self._store, [self._name(key) for key in keys])
 
     def list(self, prefix: str) -> Iterator[Stat]:
         # docstring inherited
@@ -177,7 +183,7 @@ class ObstoreClient(Client):
             with _answers():
                 return [
                     Stat(str(found["path"])[skip:], int(found["size"]), found["last_modified"].timestamp())
-                    for page in obstore.list(self._store, prefix=self._name(prefix) or None)
+                    for page in _obstore().list(self._store, prefix=self._name(prefix) or None)
                     for found in page
                 ]
 
@@ -188,7 +194,7 @@ class ObstoreClient(Client):
         def collect(left: float) -> builtins.list[str]:
             with _answers():
                 return list(
-                    obstore.list_with_delimiter(self._store, prefix=self._name(prefix) or None)["common_prefixes"]
+                    _obstore().list_with_delimiter(self._store, prefix=self._name(prefix) or None)["common_prefixes"]
                 )
 
         found = self.requests.ask("list", prefix, collect)
@@ -200,12 +206,12 @@ def _answers() -> Iterator[None]:
     """Turn what obstore raises into what a service has answered; its own texts go on for pages."""
     try:
         yield
-    except (obstore.exceptions.BaseError, FileNotFoundError, PermissionError) as error:
+    except (_obstore().exceptions.BaseError, FileNotFoundError, PermissionError) as error:
         text = str(error).partition("\n\nDebug source")[0]
         status, code = _STATUS.search(text), _CODE.search(text)
         said = text.partition("<?xml")[0].strip()[:300]
         if status is None and _NO_ANSWER.search(text):
             raise ConnectionError(said) from None
         absent = 404 if isinstance(error, FileNotFoundError) else None
-        taken = 412 if isinstance(error, obstore.exceptions.AlreadyExistsError) else None
+        taken = 412 if isinstance(error, _obstore().exceptions.AlreadyExistsError) else None
         raise Answer(said, int(status[1]) if status else absent or taken, code[1] if code else "") from None
