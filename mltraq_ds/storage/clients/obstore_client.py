@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-
 from mltraq_ds.errors import StorageError
 from mltraq_ds.storage.base import Stat
 from mltraq_ds.storage.body import Body
