@@ -53,6 +53,13 @@ VALUES = [
 ]
 
 
+def is_same(again, value):
+    """Compare value and type; frames by what is in them, since equal ones pickle to other bytes in old pandas."""
+    if type(value) is pd.DataFrame:
+        return type(again) is pd.DataFrame and again.equals(value) and list(again.dtypes) == list(value.dtypes)
+    return pickle.dumps(again) == pickle.dumps(value)
+
+
 def test_what_was_saved_comes_back(home):
     """Values of each kind, small and large, come back in this process and in a new one; equal ones have one digest."""
     options.set("mlflow.tracking_uri", "http://127.0.0.1:9")  # a default for models: nobody is asked for other values
@@ -63,8 +70,7 @@ def test_what_was_saved_comes_back(home):
         assert artifact.digest.startswith("sha256:")
         assert save(value, "other").digest == artifact.digest
     found = [get("thing", number).get_value() for number in range(1, len(VALUES) + 1)]
-    for value, again in zip(VALUES, found, strict=True):
-        assert again.equals(value) if type(value) is pd.DataFrame else pickle.dumps(again) == pickle.dumps(value)
+    assert all(map(is_same, found, VALUES))
     code = (
         "import sys, pickle, mltraq_ds as m; m.options.set('database.url', sys.argv[1]);"
         "m.options.set('datastore.url', sys.argv[2]);"
@@ -72,7 +78,8 @@ def test_what_was_saved_comes_back(home):
     )
     command = [sys.executable, "-c", code, f"sqlite:///{home}/index.db", str(home / "store")]
     there = pickle.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-    assert [pickle.dumps(value) for value in there] == [pickle.dumps(value) for value in found]
+    assert len(there) == len(VALUES)
+    assert all(map(is_same, there, VALUES))
 
 
 def test_other_tools_read_it(home):
