@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import traceback
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -60,11 +61,12 @@ def test_values_and_metadata_are_two_things():
     """Values are files; the database has what finds them (time, version, pointer), and no value."""
     persist()
     (blob,) = [path for path in Path("mltraq.datastore").rglob("*") if len(path.name) == 32 and path.is_file()]
-    database = sqlite3.connect("mltraq.db")
-    (row,) = database.execute("SELECT name, generation, created_at, n_blobs FROM mltraq_experiments")
+    with closing(sqlite3.connect("mltraq.db")) as database:
+        (row,) = database.execute("SELECT name, generation, created_at, n_blobs FROM mltraq_experiments")
+        (key,) = database.execute("SELECT key FROM mltraq_blobs").fetchone()
     assert (row[0], row[1], row[3]) == ("digits", 1, 1)
     assert row[2]
-    assert database.execute("SELECT key FROM mltraq_blobs").fetchone()[0].endswith(blob.name)
+    assert key.endswith(blob.name)
     with np.load(blob) as archive:
         assert archive["weights"].tolist() == list(range(1000))
 

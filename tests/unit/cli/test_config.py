@@ -3,6 +3,7 @@
 import re
 import sqlite3
 import tomllib
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -136,7 +137,8 @@ def test_check(command, experiment):
     assert result.exit_code == 0, result.output
     assert "together: the store is new" in result.stdout
     assert not Path("new").exists()
-    assert sqlite3.connect("new.db").execute("SELECT count(*) FROM mltraq_stores").fetchone() == (0,)
+    with closing(sqlite3.connect("new.db")) as database:
+        assert database.execute("SELECT count(*) FROM mltraq_stores").fetchone() == (0,)
     before = sorted(Path("mltraq.datastore").rglob("*"))
     result = command("config", "check")
     assert result.exit_code == 0, result.output
