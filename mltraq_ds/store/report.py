@@ -136,7 +136,7 @@ class Report(_Listed):
         return 1 if self.findings else 0
 
     def __str__(self) -> str:
-        looked = f"{self.experiments} experiments with {self.blobs} blobs in {self.store}"
+        looked = f"{_counted(self.experiments, 'experiment')} with {_counted(self.blobs, 'blob')} in {self.store}"
         how = "every byte read" if self.is_deep else "sizes and descriptors only"
         first = f"{_counted(len(self), 'finding')} in {looked} ({how})" if self else f"Clean: {looked} ({how})"
         return "\n".join([first, *_lines(self.findings), *_lines(self.notes, "note: ")])
@@ -165,7 +165,7 @@ class SweepReport(_Listed):
     young: int = 0
 
     def __str__(self) -> str:
-        verb = "would be removed" if self.dry_run else "were removed"
+        verb = "would be removed" if self.dry_run else "was removed" if len(self) == 1 else "were removed"
         first = f"{_counted(len(self), 'file')} ({size_text(self.size_bytes)}) {verb} from {self.store}"
         kinds = [f"  {number} × {kind}" for kind, number in self.kinds().items()]
         return "\n".join([first, *kinds, *_lines(self.notes, "note: ")])
@@ -204,7 +204,8 @@ class RebuildReport(_Listed):
 
     def __str__(self) -> str:
         first = (
-            f"{self.experiments} experiments, {self.runs} runs and {self.blobs} blobs of {self.store} were read: "
+            f"{_counted(self.experiments, 'experiment')}, {_counted(self.runs, 'run')} and "
+            f"{_counted(self.blobs, 'blob')} of {self.store} were read: "
             f"{self.written} written, {self.removed} removed, {self.kept} left to writers at work"
         )
         return "\n".join([first, *_lines(self.findings), *_lines(self.notes, "note: ")])

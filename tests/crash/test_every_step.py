@@ -6,14 +6,12 @@ would, so the writer's process counts as ended.
 
 from __future__ import annotations
 
-import errno
 import itertools
 import os
 import sqlite3
 import sys
 import warnings
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,34 +26,12 @@ from scene import ACTIONS, BYSTANDER, Scene, build, check_promise, fill, find, s
 from mltraq_ds import DataStoreIO
 from mltraq_ds.errors import LeftoversWarning, MltraqDSError, MltraqDSWarning
 from mltraq_ds.store import intents
-from mltraq_ds.testing import Call, Fail, Fault, FaultStorage, Kill, LoseResponse, Short
+from mltraq_ds.testing import Call, Fail, FaultStorage, Kill
+from tests.faults import FAULTS, Interrupt
 
 NAMES = list(ACTIONS)
 #: Kinds of failure that take another way through the code; the others run in the soak.
 SOAK = pytest.mark.soak
-
-
-@dataclass(frozen=True)
-class Interrupt(Fault):
-    """Ctrl-C, before or after the operation is done."""
-
-    is_late: bool = False
-
-    def before(self, call, storage):
-        if not self.is_late:
-            raise KeyboardInterrupt
-
-    def after(self, call, storage):
-        raise KeyboardInterrupt
-
-
-FAULTS = {
-    "fails": Fail(errno.EIO),
-    "loses-response": LoseResponse(errno.ETIMEDOUT),
-    "short-write": Short(errno.ENOSPC),
-    "interrupted-before": Interrupt(),
-    "interrupted-after": Interrupt(is_late=True),
-}
 
 
 @pytest.fixture(scope="module")

@@ -23,13 +23,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import children
 from scene import ACTIONS, BYSTANDER, SUBJECT, Action, Scene, build, check_promise, fill, find
-from test_every_step import FAULTS, SOAK, as_of_an_ended_process, attempt
+from test_every_step import SOAK, as_of_an_ended_process, attempt
 
 from mltraq_ds import DataStoreIO, options
 from mltraq_ds.errors import MltraqDSError
 from mltraq_ds.store import lease, survey
 from mltraq_ds.testing import Callback, FaultStorage, Kill
 from mltraq_ds.tracking import Session
+from tests.faults import FAULTS
 
 COPY = Action(lambda session: session.load_experiment(SUBJECT).copy_to(name="copy"), "copy", None, 1)
 

@@ -9,11 +9,11 @@ import traceback
 import pytest
 import sqlalchemy as sa
 
-from mltraq_ds.errors import DatabaseUnavailableError, FormatError
+from mltraq_ds.errors import DatabaseUnavailableError
 from mltraq_ds.orm.database import Database
 from mltraq_ds.orm.index import Index
 from mltraq_ds.orm.rows import RunRow
-from tests.unit.orm.index_suite import IndexSuite, an_experiment, race_of_processes
+from tests.unit.orm.index_suite import IndexSuite, an_experiment
 
 pytestmark = pytest.mark.server
 
@@ -53,11 +53,6 @@ class TestMariadb(IndexSuite):
             "WHERE table_schema = DATABASE() AND collation_name IS NOT NULL",
         )
         assert kinds == [("utf8mb4_nopad_bin",)]
-
-
-def test_one_of_many_processes_gets_the_name(mariadb_url):
-    """Of eight processes that create the tables and claim one name at once exactly one wins, and no work is lost."""
-    race_of_processes(mariadb_url)
 
 
 def test_lost_connections_are_replaced(database):
@@ -148,29 +143,6 @@ def test_missing_rights(database, mariadb_url):
         reader.close()
         with database.write() as connection:
             connection.exec_driver_sql("DROP USER reader@localhost")
-
-
-def test_waiting_for_rows_is_bounded(database, mariadb_url):
-    """A program that holds rows makes a writer wait for the time-out, not for ever."""
-    index = Index(database, "store-1")
-    index.write(an_experiment())
-    hasty = Database(mariadb_url, timeout_s=1)
-    with database.write() as connection:
-        connection.exec_driver_sql("SELECT * FROM mltraq_experiments FOR UPDATE")
-        with pytest.raises(DatabaseUnavailableError, match="another program holds its rows"):
-            Index(hasty, "store-1").write(an_experiment(generation=2))
-    assert Index(hasty, "store-1").write(an_experiment(generation=2))
-    hasty.close()
-
-
-def test_a_newer_version_is_refused(database, mariadb_url):
-    """Tables of a newer version of the library are left alone."""
-    with database.write() as connection:
-        connection.exec_driver_sql("UPDATE mltraq_schema_version SET version = 99")
-    newer = Database(mariadb_url)
-    with pytest.raises(FormatError, match=r"99.*Upgrade"):
-        newer.ping()
-    newer.close()
 
 
 def test_a_server_that_cuts_texts(database, mariadb_url):

@@ -9,10 +9,10 @@ import traceback
 import pytest
 import sqlalchemy as sa
 
-from mltraq_ds.errors import DatabaseUnavailableError, FormatError
+from mltraq_ds.errors import DatabaseUnavailableError
 from mltraq_ds.orm.database import Database
 from mltraq_ds.orm.index import Index
-from tests.unit.orm.index_suite import IndexSuite, an_experiment, race_of_processes, some_runs
+from tests.unit.orm.index_suite import IndexSuite, an_experiment, some_runs
 
 pytestmark = pytest.mark.server
 
@@ -39,11 +39,6 @@ class TestPostgresql(IndexSuite):
             found = connection.execute(sa.text("SELECT created_at AT TIME ZONE 'UTC' FROM mltraq_experiments")).scalar()
         assert f"{found:%H:%M:%S}" == "03:04:05"
         assert f"{index.get('e1').created_at:%H:%M:%S %Z}" == "03:04:05 UTC"
-
-
-def test_one_of_many_processes_gets_the_name(postgresql_url):
-    """Of eight processes that create the tables and claim one name at once exactly one wins, and no work is lost."""
-    race_of_processes(postgresql_url)
 
 
 def test_a_forked_child_has_connections_of_its_own(database):
@@ -134,29 +129,6 @@ def test_missing_rights(database, postgresql_url):
         reader.close()
         with database.write() as connection:
             connection.exec_driver_sql("DROP ROLE reader")
-
-
-def test_waiting_for_rows_is_bounded(database, postgresql_url):
-    """A program that holds rows makes a writer wait for the time-out, not for ever."""
-    index = Index(database, "store-1")
-    index.write(an_experiment())
-    hasty = Database(postgresql_url, timeout_s=0.2)
-    with database.write() as connection:
-        connection.exec_driver_sql("SELECT * FROM mltraq_experiments FOR UPDATE")
-        with pytest.raises(DatabaseUnavailableError, match="another program holds its rows"):
-            Index(hasty, "store-1").write(an_experiment(generation=2))
-    assert Index(hasty, "store-1").write(an_experiment(generation=2))
-    hasty.close()
-
-
-def test_a_newer_version_is_refused(database, postgresql_url):
-    """Tables of a newer version of the library are left alone."""
-    with database.write() as connection:
-        connection.exec_driver_sql("UPDATE mltraq_schema_version SET version = 99")
-    newer = Database(postgresql_url)
-    with pytest.raises(FormatError, match=r"99.*Upgrade"):
-        newer.ping()
-    newer.close()
 
 
 def test_no_password_in_pickles(postgresql_url):

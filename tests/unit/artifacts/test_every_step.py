@@ -18,34 +18,12 @@ from mltraq_ds.artifacts import registry
 from mltraq_ds.errors import ArtifactNotFoundError, MltraqDSError, MltraqDSWarning, UnknownOutcomeError
 from mltraq_ds.storage import LocalStorage
 from mltraq_ds.store import intents, slots
-from mltraq_ds.testing import Fail, Fault, FaultStorage, Kill, LoseResponse, Short
+from mltraq_ds.testing import Fail, Fault, FaultStorage, Kill
+from tests.faults import FAULTS
 
 NAME = "subject"
 #: What takes the same way through the code as others; it runs in the soak.
 SOAK = pytest.mark.soak
-
-
-@dataclass(frozen=True)
-class Interrupt(Fault):
-    """Ctrl-C, before or after the operation is done."""
-
-    is_late: bool = False
-
-    def before(self, call, storage):
-        if not self.is_late:
-            raise KeyboardInterrupt
-
-    def after(self, call, storage):
-        raise KeyboardInterrupt
-
-
-FAULTS = {
-    "fails": Fail(errno.EIO),
-    "loses-response": LoseResponse(errno.ETIMEDOUT),
-    "short-write": Short(errno.ENOSPC),
-    "interrupted-before": Interrupt(),
-    "interrupted-after": Interrupt(is_late=True),
-}
 
 
 def value(number):

@@ -38,7 +38,7 @@ def test_check_clean(command, store):
     for args, how in (((), "sizes and descriptors only"), (("--deep",), "every byte read")):
         result = command("check", *args)
         assert result.exit_code == 0, result.output
-        assert result.stdout.startswith("Clean: 1 experiments")
+        assert result.stdout.startswith("Clean: 1 experiment with ")
         assert how in result.stdout
 
 
@@ -121,7 +121,7 @@ def test_sweep_deletes(command, stray, experiment):
     """`--delete --yes` removes what nothing refers to, and the experiment is still read."""
     result = command("sweep", "--delete", "--yes", "--grace", "0")
     assert result.exit_code == 0, result.output
-    assert "1 file (2.0 kB) were removed" in result.stdout
+    assert "1 file (2.0 kB) was removed" in result.stdout
     assert "Nothing was removed" not in result.stdout
     assert not stray.exists()
     assert command("check", "--deep").exit_code == 0
