@@ -182,7 +182,7 @@ def plot(figures: Sequence[Figures], path: Path) -> None:
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    panels = [(each, label) for each in figures for label in dict.fromkeys(label for label, _ in each.found)]
+    panels = [panel for each in figures for panel in _panels(each)]
     if not panels:
         return
     columns = 3
@@ -190,15 +190,45 @@ def plot(figures: Sequence[Figures], path: Path) -> None:
     canvas, axes = pyplot.subplots(lines, columns, figsize=(15, 2.6 * lines), squeeze=False)
     for axis in axes.flat[len(panels) :]:
         axis.axis("off")
-    for axis, (each, label) in zip(axes.flat, panels, strict=False):
-        named = [(name, figure) for (of, name), figure in each.found.items() if of == label and figure.seconds]
-        named.sort(key=lambda pair: -pair[1].median)
-        colours = ["tab:orange" if name.startswith((OURS, "beside")) else "tab:gray" for name, _ in named]
-        axis.barh([name for name, _ in named], [figure.median * 1000 for _, figure in named], color=colours)
-        axis.set_xscale("log")
-        axis.set_xlabel("ms")
-        axis.set_title(f"{each.row.name}: {label}", fontsize=9)
-        axis.tick_params(labelsize=8)
+    for axis, (title, named) in zip(axes.flat, panels, strict=False):
+        _draw(axis, title, named)
     canvas.tight_layout()
     canvas.savefig(path, dpi=80, metadata={"Software": None})
     pyplot.close(canvas)
+
+
+def _panels(each: Figures) -> list[tuple[str, list[tuple[str, Figure]]]]:
+    """Return title and contestants, slowest first, of each label for which there is something to compare with."""
+    panels = []
+    for label in dict.fromkeys(label for label, _ in each.found):
+        named = [(name, figure) for (of, name), figure in each.found.items() if of == label and figure.seconds]
+        if len(named) > 1:
+            panels.append((f"{each.row.name}: {label}", sorted(named, key=lambda pair: -pair[1].median)))
+    return panels
+
+
+def _draw(axis: Any, title: str, named: Sequence[tuple[str, Figure]]) -> None:
+    """Draw a dot for each median and a line for the spread; a logarithmic bar would have no honest beginning."""
+    for place, (name, figure) in enumerate(named):
+        colour = "tab:orange" if name.startswith((OURS, "beside")) else "tab:gray"
+        axis.plot([min(figure.seconds), max(figure.seconds)], [place, place], color=colour, linewidth=2, alpha=0.5)
+        axis.plot([figure.median], [place], "o", color=colour, markersize=7)
+        axis.annotate(
+            _time(figure.median),
+            (figure.median, place),
+            xytext=(0, 6),
+            textcoords="offset points",
+            ha="center",
+            fontsize=7,
+            annotation_clip=False,
+        )
+    shown = [second for _, figure in named for second in figure.seconds]
+    axis.set_xscale("log")
+    axis.set_xlim(min(shown) / 2, max(shown) * 2)
+    axis.set_ylim(-0.6, len(named) - 0.2)
+    axis.set_yticks(range(len(named)), [name for name, _ in named])
+    axis.xaxis.set_minor_formatter("")
+    axis.xaxis.set_major_formatter(lambda second, _: f"{second * 1000:g} ms")
+    axis.grid(axis="x", which="major", alpha=0.3)
+    axis.set_title(title, fontsize=9)
+    axis.tick_params(labelsize=8)
