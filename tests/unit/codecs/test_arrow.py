@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import pytz
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import pandas as pdst
@@ -234,7 +235,6 @@ def test_zones_of_other_libraries() -> None:
 
 def test_zones_of_pytz() -> None:
     """Zones of pytz come back as theirs."""
-    pytz = pytest.importorskip("pytz")
     for zone in (pytz.UTC, pytz.timezone("Europe/Berlin"), pytz.FixedOffset(90)):
         value = pd.Timestamp("2024-07-01", tz=zone)
         back = there_and_back(SCALAR, value)
