@@ -88,6 +88,11 @@ class Run:
             value = _bunch(name, value)
         if name == "about" and not isinstance(value, Bunch):
             value = Bunch(value)
+        if name == "exception" and not isinstance(value, RunError | None):
+            raise UsageError(
+                f"The exception of a run is a RunError or None, not a {type(value).__name__}. Use "
+                f"run.fail(RunError({str(value)!r:.80}, {type(value).__name__!r})), or raise it in a step."
+            )
         super().__setattr__(name, value)
 
     def fail(self, error: RunError) -> None:
@@ -114,8 +119,7 @@ class Run:
             yield self
             self.status = "success"
         except Exception as error:  # kept as the run's exception; the other runs go on
-            text = "".join(traceback.format_exception(error))
-            self.fail(RunError(f"{type(error).__name__}: {error}", type(error).__name__, text))
+            self.fail(_as_run_error(error))
             if reraise:
                 raise
         finally:
@@ -164,6 +168,15 @@ class Run:
             kept = content.exception
             run.exception = RunError(*(str(kept.get(part, "")) for part in ("message", "type", "traceback")))
         return run
+
+
+def _as_run_error(error: Exception) -> RunError:
+    name, text = type(error).__name__, "".join(traceback.format_exception(error))
+    try:
+        message = f"{name}: {error}"
+    except Exception:  # noqa: BLE001 - the text is made by the step's own class; a run must not be lost over it
+        message = f"{name}: its text cannot be made"
+    return RunError(message, name, text)
 
 
 def _bunch(name: str, values: Any) -> LazyBunch:
