@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from mltraq_ds import ids
 from mltraq_ds.bunch import Bunch
 from mltraq_ds.errors import RunError, UsageError
 from mltraq_ds.lazy import LazyBunch, Placeholder, copied, unread_text
-from mltraq_ds.place import CURRENT, Place, Unreachable
+from mltraq_ds.place import Place, Unreachable, active
 from mltraq_ds.store.layout import now_text
 from mltraq_ds.store.records import RunContent
 
@@ -113,10 +113,10 @@ class Run:
     @contextmanager
     def recording(self, *, reraise: bool, place: Place | Unreachable | None = None) -> Iterator[Run]:
         """Note begin, end and failure of what happens inside; DataStoreIO means the store of this run meanwhile."""
-        token = CURRENT.set(place) if place is not None else None
         self.status, self.exception, self.started, self.finished = "running", None, now_text(), None
         try:
-            yield self
+            with nullcontext() if place is None else active(place):
+                yield self
             self.status = "success"
         except Exception as error:  # kept as the run's exception; the other runs go on
             self.fail(_as_run_error(error))
@@ -126,8 +126,6 @@ class Run:
             if self.status == "running":
                 self.status = "failed"  # interrupted by something that is not an error
             self.finished = now_text()
-            if token is not None:
-                CURRENT.reset(token)
 
     def df(self) -> pd.DataFrame:
         """Return params and fields as a table of one row."""
