@@ -252,7 +252,7 @@ class Experiment(Loading):
         return copy.persist(if_exists=if_exists)
 
     def df(self) -> pd.DataFrame:
-        """Return a table with one row a run: ``id_run``, params and fields."""
+        """Return a table with one row a run; a param becomes ``params.<name>`` if any run has a field of its name."""
         return self.runs.df()
 
     def __or__(self, other: Experiment) -> Experiment:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from mltraq_ds import ids
 from mltraq_ds.bunch import Bunch
 from mltraq_ds.errors import RunError, UsageError
-from mltraq_ds.lazy import LazyBunch, Placeholder, copied, unread_text
+from mltraq_ds.lazy import LazyBunch, copied
 from mltraq_ds.place import Place, Unreachable, active
 from mltraq_ds.store.layout import now_text
 from mltraq_ds.store.records import RunContent
+from mltraq_ds.tracking.table import rows_of, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -132,9 +133,8 @@ class Run:
         return Runs([self]).df()
 
     def row(self) -> dict[str, Any]:
-        """Return params and fields by name; a param whose name a field has too becomes ``params.<name>``."""
-        params = {(f"params.{name}" if name in self.fields else name): value for name, value in _cells(self.params)}
-        return {**params, **dict(_cells(self.fields))}
+        """Return params and fields by the names of `rows_of`."""
+        return rows_of([self])[0]
 
     def __repr__(self) -> str:
         return f"Run(id_run={self.id_run!r}, status={self.status!r}, params={self.params!r}, fields={self.fields!r})"
@@ -187,17 +187,6 @@ def _bunch(name: str, values: Any) -> LazyBunch:
     return LazyBunch(values)
 
 
-def _cells(values: LazyBunch) -> Iterator[tuple[str, Any]]:
-    for name, kept in values._peek_items():
-        # A table of a thousand runs must not read a thousand blobs.
-        yield name, unread_text(kept) if isinstance(kept, Placeholder) else kept
-
-
-def _shown(value: Any) -> Any:
-    # pandas walks into dictionaries when it prints a table, which would read all of their values.
-    return f"<{type(value).__name__} of {len(value)}>" if isinstance(value, LazyBunch) else value
-
-
 def as_steps(steps: Step | Sequence[Step]) -> list[Step]:
     """Return steps as a list.
 
@@ -243,15 +232,15 @@ class Runs(dict[str, Run]):
         raise UsageError("This experiment has no runs. Add one with experiment.run(), add_run() or add_runs().")
 
     def df(self) -> pd.DataFrame:
-        """Return a table with one row a run: ``id_run``, params and fields.
+        """Return a table with one row a run: ``id_run``, params and fields, in columns named as by `rows_of`.
 
         DataStores, and values in a blob that have not been read, stay where they are; their cell says what they are.
         """
         import pandas as pd
 
         rows = [
-            {"id_run": run.id_run, **{name: _shown(value) for name, value in run.row().items()}}
-            for run in self.values()
+            {"id_run": run.id_run, **{name: shown(value) for name, value in row.items()}}
+            for run, row in zip(self.values(), rows_of(list(self.values())), strict=True)
         ]
         return pd.DataFrame(rows, columns=None if rows else ["id_run"])
 
