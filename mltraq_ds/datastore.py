@@ -128,7 +128,8 @@ class DataStore(LazyBunch):
     """A dictionary of values that live in a blob instead of the database.
 
     Values are kept as they are until the experiment is persisted; after loading, each is read when it is first asked
-    for, and only it.
+    for, and only it.  Code in C that looks into the memory of a dictionary, past its methods, sees what has not been
+    read yet as `Unread`: ``orjson.dumps``, ``holder.__dict__ = ds``, ``dict.items(ds)``.  Give it ``dict(ds)``.
 
     Examples
     --------

@@ -6,6 +6,7 @@ import pickle
 from collections import ChainMap
 
 import numpy as np
+import orjson
 import pytest
 
 from mltraq_ds import DataStore
@@ -48,16 +49,26 @@ def lazy(objects):
     return DataStore.from_origin(Origin(objects, stored(objects, VALUES), list(VALUES)))
 
 
-def fill(ds):
-    copied = DataStore()
-    copied.update(ds)
-    return copied
+def updated(target, ds):
+    target.update(ds)
+    return target
+
+
+def merged_in_place(target, ds):
+    target |= ds
+    return target
 
 
 def match(ds):
     match ds:
         case {"a": a, "b": b, "weights": weights}:
             return {"a": a, "b": b, "weights": weights}
+
+
+def rest(ds):
+    match ds:
+        case {"a": a, **others}:
+            return {"a": a, **others}
 
 
 def popped(ds):
@@ -86,15 +97,27 @@ EXITS = {
     "keywords": lambda ds: (lambda **keywords: keywords)(**ds),
     "or": lambda ds: dict(ds | {}),
     "reflected or": lambda ds: dict({} | ds),
-    "in-place or": lambda ds: dict(DataStore() | ds),
-    "dict update": lambda ds: {} | {"a": None} | dict.fromkeys([]) | dict(ds),
+    "in-place or": lambda ds: dict(merged_in_place(DataStore(), ds)),
+    "in-place or of it": lambda ds: dict(merged_in_place(ds, {})),
+    "in-place or of a dict": lambda ds: merged_in_place({}, ds),
+    "dict or": lambda ds: dict(dict.__or__({}, ds)),
+    "dict update": lambda ds: updated({}, ds),
+    "dict update by pairs": lambda ds: updated({}, ds.items()),
     "copy()": lambda ds: dict(ds.copy()),
     "copy.copy": lambda ds: dict(copy.copy(ds)),
     "deepcopy": lambda ds: dict(copy.deepcopy(ds)),
-    "update": lambda ds: dict(fill(ds)),
+    "update": lambda ds: dict(updated(DataStore(), ds)),
+    "==": lambda ds: VALUES if ds == VALUES else {},
+    "== of a dict": lambda ds: VALUES if VALUES == ds else {},  # noqa: SIM300 - the side is the point
+    "!=": lambda ds: {} if ds != VALUES or ds == {**VALUES, "a": None} else VALUES,
+    "len": lambda ds: {key: ds[key] for key in list(ds)[: len(ds)]},
+    "in": lambda ds: {key: ds[key] for key in [*VALUES, "x"] if key in ds},
+    "keys": lambda ds: {key: ds[key] for key in ds.keys()},  # noqa: SIM118 - they are one of the exits
     "match": match,
+    "match of the rest": rest,
     "pickle": lambda ds: dict(pickle.loads(pickle.dumps(ds))),
-    "json": lambda ds: json.loads(json.dumps(ds)),
+    "json": lambda ds: json.loads(json.JSONEncoder(indent=1).encode(ds)),
+    "json.dumps": lambda ds: json.loads(json.dumps(ds)),
     "format_map": lambda ds: {**VALUES, "b": "{b}".format_map(ds)},
     "percent": lambda ds: {**VALUES, "b": "%(b)s" % ds},  # noqa: UP031 - it is one of the exits
     "chain map": lambda ds: dict(ChainMap(ds)),
@@ -111,6 +134,34 @@ def test_no_exit_gives_away_a_placeholder(lazy, leave):
     assert found == VALUES
     assert list(found) == list(VALUES)
     assert not any(isinstance(value, Placeholder) for value in found.values())
+
+
+@pytest.mark.parametrize("reader", [
+    lambda values: orjson.loads(orjson.dumps(values)),
+    lambda values: dict(dict.items(values)),
+    lambda values: vars(with_attributes(values)),
+    lambda values: {name: eval(name, {"__builtins__": {}}, values) for name in VALUES},
+    lambda values: {name: vars(type("Kind", (), values))[name] for name in VALUES},
+], ids=["orjson", "dict.items", "__dict__", "eval", "type"])  # fmt: skip
+def test_dict_is_the_way_out_for_readers_in_c(lazy, reader):
+    """What looks into the memory of a dict, past its methods, is given ``dict(ds)``, which holds the values."""
+    assert reader(dict(lazy)) == VALUES
+
+
+class Holder:
+    """Something with attributes."""
+
+
+def with_attributes(values):
+    holder = Holder()
+    holder.__dict__ = values
+    return holder
+
+
+def test_orjson_does_not_write_a_placeholder(lazy):
+    """The library orjson, which walks a dict in C, refuses what has not been read instead of writing something else."""
+    with pytest.raises(TypeError, match="Unread"):
+        orjson.dumps(lazy)
 
 
 def test_equality_reads_and_compares(lazy):
