@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mltraq_ds.blob import StoredEntry
-from mltraq_ds.errors import CorruptBlobError, UsageError
+from mltraq_ds.codecs import encode
+from mltraq_ds.codecs.naming import type_name
+from mltraq_ds.errors import CorruptBlobError, MltraqDSError, UsageError
 from mltraq_ds.ids import key_from_url
 from mltraq_ds.lazy import LazyBunch, Placeholder, read_many
 from mltraq_ds.objects import Objects
@@ -212,8 +214,16 @@ class DataStore(LazyBunch):
         return isinstance(kept, Unread) and kept.origin is self._origin and kept.name == key
 
     def describe(self) -> dict[str, dict[str, Any]]:
-        """Return type, shape or length, dtype, size (bytes) and codec of every value; nothing is read but the index."""
-        return {key: _describe(kept) for key, kept in self._peek_items()}
+        """Return what is known of every value, the same before and after it is stored; only the index is read.
+
+        Returns
+        -------
+        dict
+            For each key ``type``, ``codec``, ``bytes``, and ``shape``, ``length``, ``dtype`` … as far as they apply.
+            ``bytes`` is the encoded size, before compression.  A value that cannot be stored has ``type``, and None
+            as its codec.
+        """
+        return {key: _described(key, kept) for key, kept in self._peek_items()}
 
     def load(self, keys: Iterable[str] | None = None, n_jobs: int | None = None) -> DataStore:
         """Read many values at once, in parallel.
@@ -253,16 +263,10 @@ class DataStore(LazyBunch):
         object.__setattr__(self, "_origin", origin)
 
 
-def _describe(kept: Any) -> dict[str, Any]:
+def _described(key: str, kept: Any) -> dict[str, Any]:
     if isinstance(kept, Placeholder):
         return kept.summary()
-    summary: dict[str, Any] = {"type": f"{type(kept).__module__}.{type(kept).__qualname__}"}
-    for name in ("shape", "dtype"):
-        if hasattr(kept, name):
-            found = getattr(kept, name)
-            summary[name] = list(found) if name == "shape" else str(found)
-    if "shape" not in summary and hasattr(kept, "__len__"):
-        summary["length"] = len(kept)
-    if hasattr(kept, "nbytes"):
-        summary["bytes"] = int(kept.nbytes)
-    return summary
+    try:
+        return encode(kept, name=key, is_nested=lambda value: isinstance(value, DataStore)).summary
+    except MltraqDSError:  # persist() says why; a description of the other values must not fail over it
+        return {"type": type_name(kept), "codec": None}

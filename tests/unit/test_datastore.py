@@ -7,6 +7,7 @@ from collections import ChainMap
 
 import numpy as np
 import orjson
+import pandas as pd
 import pytest
 
 from mltraq_ds import DataStore
@@ -290,12 +291,36 @@ def test_url_round_trip_and_its_refusals(lazy, objects):
         DataStore(a=1).to_url()
 
 
-def test_describe_of_values_in_memory():
-    """Values that were never stored are described by what they are."""
-    described = DataStore(w=np.zeros((2, 3), "f4"), t="abc", n=None).describe()
-    assert described["w"] == {"type": "numpy.ndarray", "shape": [2, 3], "dtype": "float32", "bytes": 24}
-    assert described["t"] == {"type": "builtins.str", "length": 3}
-    assert described["n"] == {"type": "builtins.NoneType"}
+def test_describe_says_the_same_before_and_after(objects):
+    """Values in memory are described as those in a blob are, under the same names, with codec and encoded size."""
+    values = {
+        "array": np.zeros((2, 3), "f4"), "large": np.zeros(10_000), "scalar": np.float32(1), "text": "abc",
+        "none": None, "bytes": b"xyz", "list": [1, 2], "frame": pd.DataFrame({"a": [1, 2]}), "int": 3,
+        "inner": DataStore(a=1),
+    }  # fmt: skip
+    ds = DataStore(values)
+    described = ds.describe()
+    inner = stored(objects, {"a": 1}, "e/inner")
+    entries = {
+        name: encode(value, name=name, is_nested=lambda v: isinstance(v, DataStore)) for name, value in values.items()
+    }
+    reference = objects.put_entries(entries, "e/described", kind="datastore", nested=lambda value: inner)
+    loaded = DataStore.from_origin(Origin(objects, reference))
+    assert loaded.describe() == described
+    assert objects.decoded == []
+    assert loaded.load().describe() == described
+    for name, found in described.items():
+        assert {"type", "codec", "bytes"} <= found.keys(), name
+    assert described["text"] == {"type": "str", "codec": "plain/1", "bytes": 4, "length": 3}
+    assert described["large"]["codec"] == "numpy.ndarray/1"
+    assert described["large"]["bytes"] >= 80_000
+
+
+def test_what_cannot_be_stored_is_described_too():
+    """A value without a codec has None as its codec, and the others are described."""
+    described = DataStore(bad=object(), good=1).describe()
+    assert described["bad"] == {"type": "object", "codec": None}
+    assert described["good"]["codec"] == "plain/1"
 
 
 def test_names_and_nested_are_read_from_the_index_if_unknown(objects):
