@@ -1,6 +1,7 @@
 """Persist, load, replace, update, delete: what a user does, read back in a new session and in another process."""
 
 import gc
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 
-from mltraq_ds import DataStore, create_session, ids, options
+from mltraq_ds import DataStore, Experiment, create_session, ids, options
 from mltraq_ds.errors import (
     AmbiguousNameError,
     ConcurrentPersistError,
@@ -345,13 +346,47 @@ def test_a_refused_value_changes_nothing(session, tmp_path):
     assert experiment.reload().runs.first().fields.ds == {"a": 1}
 
 
-def test_a_text_that_sql_cannot_hold_is_refused_beforehand(session):
-    """A NUL in a field is found before anything is written; in a DataStore it is fine."""
-    with pytest.raises(UsageError, match="NUL"):
-        make(session, "e", text="a\0b").persist()
-    assert len(session.ls()) == 0
-    make(session, "e", ds=DataStore(text="a\0b")).persist()
-    assert session.load_experiment("e").runs.first().fields.ds.text == "a\0b"
+@pytest.mark.parametrize("character", ["\0", "\ud800", chr(0xDFFF)])
+@pytest.mark.parametrize("kind", [
+    lambda text: text,
+    lambda text: [1, (text,)],
+    lambda text: {text: 1, "b": {text: [text]}},
+    lambda text: {1: text},
+    lambda text: {text},
+    lambda text: np.str_(text),
+    lambda text: DataStore({text: text}),
+])  # fmt: skip
+def test_any_text_is_a_value(session, kind, character):
+    """Text that no database takes comes back exactly, wherever it is in a value, and SQL finds a readable form."""
+    text = f"a{character}b"
+    value = kind(text)
+    experiment = make(session, "e", value=value)
+    experiment.runs.first().config.value = experiment.runs.first().params.value = value
+    experiment.fields.value = value
+    loaded = experiment.persist().reload()
+    run = loaded.runs.first()
+    for found in (run.fields.value, run.params.value, run.config.value, loaded.fields.value):
+        assert type(found) is type(value)
+        assert found == value
+    found = session.query("select fields from mltraq_runs").fields[0]
+    assert character not in found
+    if type(value) is str:
+        assert json.loads(found)["value"] == f"a\\{'x00' if character == chr(0) else f'u{ord(character):x}'}b"
+
+
+@pytest.mark.parametrize("character", ["\0", "\ud800"])
+@pytest.mark.parametrize(("place", "remedy"), [
+    (lambda session, text: make(session, text), "Use another name"),
+    (lambda session, text: make(session, "e", **{text: 1}), "Use another name"),
+    (lambda session, text: session.create_experiment("e").add_run(**{text: 1}), "Use another name"),
+    (lambda session, text: session.create_experiment("e", **{text: 1}), "Use another name"),
+    (lambda session, text: Experiment(session, text, "e"), "Use another id"),
+])  # fmt: skip
+def test_names_that_a_database_cannot_hold_are_refused_beforehand(session, tmp_path, character, place, remedy):
+    """Names and ids are columns and keys in SQL; the refusal says to use another one, and nothing is written."""
+    with pytest.raises(UsageError, match=f"(NUL|surrogate).*{remedy}"):
+        place(session, f"a{character}b").persist()
+    assert not (tmp_path / "store").exists() or session.ls().empty
 
 
 def test_the_second_writer_loses_and_theirs_stands(session, tmp_path):
