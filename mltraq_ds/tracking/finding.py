@@ -31,7 +31,7 @@ from mltraq_ds.tracking.database import Database
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["find", "is_known", "listed", "load_named", "refuse_no_place"]
+__all__ = ["answering", "find", "is_known", "listed", "load_named", "refuse_no_place"]
 
 #: How long to wait before each further look for an experiment that was replaced a moment ago (s).
 _WAITS_S = (0.01, 0.05, 0.2, 0.5)
@@ -128,6 +128,19 @@ def is_known(index: Index | None, storage: Storage, database_url: str) -> bool:
         f"The database {database_url} does not know the store {storage.url} (id {index.store_id}), which is not empty. "
         "Use session.rebuild_index() to read it in; loading by id works without."
     )
+
+
+def answering(index: Index | None) -> Index | None:
+    """Return the index of what is about to be changed, after it has answered; None if there is no store.
+
+    Raises
+    ------
+    DatabaseUnavailableError
+        If the database does not answer.  Nothing was changed.
+    """
+    if index is not None:
+        index.database.ping()
+    return index
 
 
 def refuse_no_place(storage: Storage) -> None:

@@ -23,7 +23,7 @@ from mltraq_ds.store.index_lag import catch_up
 from mltraq_ds.store.recovery import recover, warn_unreadable
 from mltraq_ds.tracking.bound_io import BoundIO
 from mltraq_ds.tracking.experiment import Experiment
-from mltraq_ds.tracking.finding import find, is_known, listed, load_named, refuse_no_place
+from mltraq_ds.tracking.finding import answering, find, is_known, listed, load_named, refuse_no_place
 from mltraq_ds.tracking.opening import objects_at, opened
 from mltraq_ds.tracking.upkeep import Upkeep
 
@@ -247,15 +247,17 @@ class Session(Upkeep):
         ------
         ExperimentNotFoundError
             If there is none.
+        DatabaseUnavailableError
+            If the database does not answer.  Nothing was changed.
         """
         if (name is None) == (id_experiment is None):
             raise UsageError("delete_experiment() takes a name or an id_experiment, and one of them only.")
         identity = str(id_experiment) if id_experiment is not None else self._find(str(name))[0]
-        delete(self.objects(), self._open_index(), identity)
+        delete(self.objects(), answering(self._open_index()), identity)
 
     def end(self, experiment: Experiment) -> None:
         """Delete an experiment of this session; see `Experiment.delete`."""
-        experiment.stand_on(delete(self.objects(), self._open_index(), experiment.id_experiment))
+        experiment.stand_on(delete(self.objects(), answering(self._open_index()), experiment.id_experiment))
 
     def ls(self) -> pd.DataFrame:
         """Return a table of the experiments in this store.

@@ -19,6 +19,7 @@ from mltraq_ds.errors import (
     ConcurrentPersistError,
     CorruptBlobError,
     DanglingReferenceError,
+    DatabaseUnavailableError,
     ExperimentExistsError,
     ExperimentNotFoundError,
     IndexBehindWarning,
@@ -823,3 +824,20 @@ def test_an_experiment_is_found_in_another_store_from_one_that_is_not_there_yet(
     with pytest.raises(ExperimentNotFoundError, match="No experiment is named"):
         create_session(f"sqlite:///{tmp_path}/none.db", tmp_path / "typo").load_experiment("e")
     assert sorted(os.listdir(tmp_path)) == ["store", "x.db"]
+
+
+def test_nothing_is_deleted_while_the_database_does_not_answer(session, tmp_path):
+    """By name, by id and by object: a deletion is refused like a persist, and the experiment stays complete."""
+    experiment = make(session, "e", ds=DataStore(a=1)).persist()
+    before = sorted(tmp_path.rglob("*"))
+    dead = create_session(url=f"sqlite:///{tmp_path}/nowhere/x.db", store=session.storage)
+    for delete in (
+        lambda: dead.delete_experiment("e"),
+        lambda: dead.delete_experiment(id_experiment=experiment.id_experiment),
+        dead.load_experiment(id_experiment=experiment.id_experiment).delete,
+    ):
+        with pytest.raises(DatabaseUnavailableError):
+            delete()
+        assert sorted(tmp_path.rglob("*")) == before
+    assert experiment.reload().runs.first().fields.ds == {"a": 1}
+    session.delete_experiment(id_experiment=experiment.id_experiment)
