@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mltraq_ds.blob import StoredEntry
+from mltraq_ds.blob import Blob, StoredEntry
 from mltraq_ds.codecs import encode
 from mltraq_ds.codecs.naming import type_name
-from mltraq_ds.errors import CorruptBlobError, MltraqDSError, UsageError
+from mltraq_ds.errors import CorruptBlobError, DanglingReferenceError, MltraqDSError, UsageError
 from mltraq_ds.ids import key_from_url
 from mltraq_ds.lazy import LazyBunch, Placeholder, read_many
 from mltraq_ds.objects import Objects
 from mltraq_ds.place import place_of
 from mltraq_ds.reference import Reference
 
-__all__ = ["DataStore", "Origin", "Unread"]
+__all__ = ["DataStore", "Origin", "Unread", "found_at"]
 
 
 class Origin:
@@ -177,7 +177,7 @@ class DataStore(LazyBunch):
         """
         key, fragment = key_from_url(url)
         objects = place_of(store).objects
-        blob = objects.open(Reference(key, 0, "", fragment))  # held, so that it is opened once
+        blob = found_at(url, objects)  # held, so that it is opened once
         if blob.kind == "value":
             raise CorruptBlobError(
                 f"{url} holds a single value, not a DataStore. Use DataStoreIO(url).read_deserialize()."
@@ -261,6 +261,23 @@ class DataStore(LazyBunch):
 
     def _set_origin(self, origin: Origin | None) -> None:
         object.__setattr__(self, "_origin", origin)
+
+
+def found_at(url: str, objects: Objects) -> Blob:
+    """Return the blob that a URL names; a URL may be mistyped, which a reference in a record cannot be.
+
+    Raises
+    ------
+    DanglingReferenceError
+        If there is no such blob.
+    """
+    try:
+        return objects.open(Reference(key_from_url(url)[0], 0, ""))
+    except DanglingReferenceError as error:
+        raise DanglingReferenceError(
+            f"There is no blob at {url} in {objects.storage.url}: it was deleted, or never was there. Check the URL, "
+            "and pass store=… if it is one of another store."
+        ) from error
 
 
 def _described(key: str, kept: Any) -> dict[str, Any]:
