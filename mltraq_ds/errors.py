@@ -33,7 +33,8 @@
     │   ├── RemotesError                      no remote of a blob delivers its bytes
     │   ├── UnknownOutcomeError               the commit may or may not have happened: nothing was undone
     │   └── DatabaseUnavailableError
-    └── RunError                              a step of a run raised
+    ├── RunError                              a step of a run raised
+    └── WorkerDiedError                       a worker process was killed: look at its memory, execute again
 
     MltraqDSWarning (UserWarning)
     ├── CacheFailedWarning                    the read cache cannot be used; the storage was read
@@ -89,6 +90,7 @@ __all__ = [
     "UnsupportedTypeError",
     "UsageError",
     "ValueChangedError",
+    "WorkerDiedError",
 ]
 
 
@@ -248,6 +250,10 @@ def _writable(text: str) -> str:
     # What a child process printed may hold anything.  No record or database takes it, and one run would keep all the
     # others from being persisted.
     return text.replace("\0", r"\x00").encode(errors="backslashreplace").decode()
+
+
+class WorkerDiedError(MltraqDSError):
+    """A worker process ended without an answer; the runs that were done are in the experiment, with their results."""
 
 
 class MltraqDSWarning(UserWarning):

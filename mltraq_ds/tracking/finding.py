@@ -31,7 +31,7 @@ from mltraq_ds.tracking.database import Database
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["answering", "find", "is_known", "listed", "load_named", "refuse_no_place"]
+__all__ = ["answering", "find", "is_known", "listed", "load_by_id", "load_named", "refuse_no_place"]
 
 #: How long to wait before each further look for an experiment that was replaced a moment ago (s).
 _WAITS_S = (0.01, 0.05, 0.2, 0.5)
@@ -104,6 +104,23 @@ def load_named(objects: Objects, look: Callable[[], tuple[str, int]]) -> tuple[G
         except ExperimentNotFoundError:
             time.sleep(wait_s)
     return reading.load(objects, *look())[:2]
+
+
+def load_by_id(objects: Objects, id_experiment: str) -> tuple[Generation | None, ExperimentContent]:
+    """Load the experiment of an id, without an index.
+
+    Raises
+    ------
+    ExperimentNotFoundError
+        If there is none.
+    FormatError
+        If the store has a newer layout.
+    ConflictError
+        If the store has moved: what is left here is a copy of before.
+    """
+    with suppress(CorruptRecordError):  # what can be saved from a damaged store must not depend on its mark
+        layout.read_store_id(objects.storage)
+    return reading.load(objects, id_experiment)[:2]
 
 
 def is_known(index: Index | None, storage: Storage, database_url: str) -> bool:

@@ -76,6 +76,16 @@ def test_an_error_whose_text_cannot_be_made_ends_its_run_only(session):
     assert good.status == "success"
 
 
+def test_what_is_no_experiment_and_no_config_is_refused_by_name(session):
+    """A number in place of an experiment or a config is one sentence, and no run is executed."""
+    with pytest.raises(UsageError, match="Experiment is persisted, not int"):
+        session.persist_experiment(3)
+    experiment = session.create_experiment("e").add_run(x=1)
+    with pytest.raises(UsageError, match="config of a run is a dictionary, not a int"):
+        experiment.execute(fail_without_text, config=3)
+    assert experiment.runs.first().status == "created"
+
+
 def test_only_a_run_error_is_the_exception_of_a_run():
     """Another exception would not survive the process; it is refused where it is set, with what to write."""
     run = Run()

@@ -22,6 +22,7 @@ from mltraq_ds.errors import (
     DatabaseUnavailableError,
     ExperimentExistsError,
     ExperimentNotFoundError,
+    FormatError,
     IndexBehindWarning,
     LeftoversWarning,
     StaleReferenceError,
@@ -841,3 +842,23 @@ def test_nothing_is_deleted_while_the_database_does_not_answer(session, tmp_path
         assert sorted(tmp_path.rglob("*")) == before
     assert experiment.reload().runs.first().fields.ds == {"a": 1}
     session.delete_experiment(id_experiment=experiment.id_experiment)
+
+
+def test_a_store_of_a_newer_layout_is_refused_by_id_too(session, tmp_path):
+    """A newer version may have changed what files mean: nothing is loaded; a damaged mark alone stops no rescue."""
+    experiment = make(session, "e", x=1).persist()
+    mark = tmp_path / "store" / "_store.json"
+    mark.chmod(0o644)
+    content = mark.read_text()
+    mark.write_text(content.replace('"version": 1', '"version": 99'))
+    fresh = create_session(url=session.database.url, store=session.storage)
+    for load in (
+        lambda: fresh.load_experiment("e"),
+        lambda: fresh.load_experiment(id_experiment=experiment.id_experiment),
+    ):
+        with pytest.raises(FormatError, match="upgrade"):
+            load()
+    mark.write_text("{")
+    assert fresh.load_experiment(id_experiment=experiment.id_experiment).runs.first().fields.x == 1
+    mark.write_text(content)
+    assert fresh.load_experiment("e").runs.first().fields.x == 1

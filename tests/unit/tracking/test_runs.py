@@ -12,7 +12,7 @@ import pytest
 
 import mltraq_ds
 from mltraq_ds import DataStore, DataStoreIO, Experiment, Run, create_experiment, create_session, ids, options
-from mltraq_ds.errors import RunError, RunFailedWarning, UsageError
+from mltraq_ds.errors import RunError, RunFailedWarning, UsageError, WorkerDiedError
 from mltraq_ds.lazy import LazyBunch
 from mltraq_ds.tracking import Runs, default_session
 
@@ -366,9 +366,12 @@ def test_a_result_that_cannot_travel_fails_its_run_only(session):
 def test_what_is_done_is_kept_when_a_worker_dies(session):
     """A worker that is killed ends the execution with an error; the runs that were done keep their results."""
     experiment = session.create_experiment("e").add_runs(x=[1, 2, 3, 4])
-    with pytest.raises(Exception, match="terminated|worker"):
+    with pytest.raises(WorkerDiedError, match=r"[0-3] of 4 runs.*worker process was killed.*Not executed: ") as caught:
         experiment.execute(die_on_three, n_jobs=2)
     done = [run.fields.y for run in experiment.runs.values() if run.status == "success"]
+    assert str(caught.value).startswith(f"{len(done)} of 4")
+    assert all((run.id_run in str(caught.value)) == (run.status == "created") for run in experiment.runs.values())
+    assert len(experiment.persist().reload().df()) == 4
     assert {1, 2} >= set(done) or {1, 2, 4} >= set(done)
     assert list(experiment.df().x) == [1, 2, 3, 4]
 
