@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mltraq_ds.blob import StoredEntry
-from mltraq_ds.errors import CorruptBlobError, UsageError
+from mltraq_ds.blob import Blob, StoredEntry
+from mltraq_ds.codecs import encode
+from mltraq_ds.codecs.naming import type_name
+from mltraq_ds.errors import CorruptBlobError, DanglingReferenceError, MltraqDSError, UsageError
 from mltraq_ds.ids import key_from_url
 from mltraq_ds.lazy import LazyBunch, Placeholder, read_many
 from mltraq_ds.objects import Objects
 from mltraq_ds.place import place_of
 from mltraq_ds.reference import Reference
 
-__all__ = ["DataStore", "Origin", "Unread"]
+__all__ = ["DataStore", "Origin", "Unread", "found_at"]
 
 
 class Origin:
@@ -128,7 +130,8 @@ class DataStore(LazyBunch):
     """A dictionary of values that live in a blob instead of the database.
 
     Values are kept as they are until the experiment is persisted; after loading, each is read when it is first asked
-    for, and only it.
+    for, and only it.  Code in C that looks into the memory of a dictionary, past its methods, sees what has not been
+    read yet as `Unread`: ``orjson.dumps``, ``holder.__dict__ = ds``, ``dict.items(ds)``.  Give it ``dict(ds)``.
 
     Examples
     --------
@@ -174,7 +177,7 @@ class DataStore(LazyBunch):
         """
         key, fragment = key_from_url(url)
         objects = place_of(store).objects
-        blob = objects.open(Reference(key, 0, "", fragment))  # held, so that it is opened once
+        blob = found_at(url, objects)  # held, so that it is opened once
         if blob.kind == "value":
             raise CorruptBlobError(
                 f"{url} holds a single value, not a DataStore. Use DataStoreIO(url).read_deserialize()."
@@ -211,8 +214,16 @@ class DataStore(LazyBunch):
         return isinstance(kept, Unread) and kept.origin is self._origin and kept.name == key
 
     def describe(self) -> dict[str, dict[str, Any]]:
-        """Return type, shape or length, dtype, size (bytes) and codec of every value; nothing is read but the index."""
-        return {key: _describe(kept) for key, kept in self._peek_items()}
+        """Return what is known of every value, the same before and after it is stored; only the index is read.
+
+        Returns
+        -------
+        dict
+            For each key ``type``, ``codec``, ``bytes``, and ``shape``, ``length``, ``dtype`` … as far as they apply.
+            ``bytes`` is the encoded size, before compression.  A value that cannot be stored has ``type``, and None
+            as its codec.
+        """
+        return {key: _described(key, kept) for key, kept in self._peek_items()}
 
     def load(self, keys: Iterable[str] | None = None, n_jobs: int | None = None) -> DataStore:
         """Read many values at once, in parallel.
@@ -252,16 +263,27 @@ class DataStore(LazyBunch):
         object.__setattr__(self, "_origin", origin)
 
 
-def _describe(kept: Any) -> dict[str, Any]:
+def found_at(url: str, objects: Objects) -> Blob:
+    """Return the blob that a URL names; a URL may be mistyped, which a reference in a record cannot be.
+
+    Raises
+    ------
+    DanglingReferenceError
+        If there is no such blob.
+    """
+    try:
+        return objects.open(Reference(key_from_url(url)[0], 0, ""))
+    except DanglingReferenceError as error:
+        raise DanglingReferenceError(
+            f"There is no blob at {url} in {objects.storage.url}: it was deleted, or never was there. Check the URL, "
+            "and pass store=… if it is one of another store."
+        ) from error
+
+
+def _described(key: str, kept: Any) -> dict[str, Any]:
     if isinstance(kept, Placeholder):
         return kept.summary()
-    summary: dict[str, Any] = {"type": f"{type(kept).__module__}.{type(kept).__qualname__}"}
-    for name in ("shape", "dtype"):
-        if hasattr(kept, name):
-            found = getattr(kept, name)
-            summary[name] = list(found) if name == "shape" else str(found)
-    if "shape" not in summary and hasattr(kept, "__len__"):
-        summary["length"] = len(kept)
-    if hasattr(kept, "nbytes"):
-        summary["bytes"] = int(kept.nbytes)
-    return summary
+    try:
+        return encode(kept, name=key, is_nested=lambda value: isinstance(value, DataStore)).summary
+    except MltraqDSError:  # persist() says why; a description of the other values must not fail over it
+        return {"type": type_name(kept), "codec": None}

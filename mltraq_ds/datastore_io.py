@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, BinaryIO
 
-from mltraq_ds.datastore import DataStore, Origin
+from mltraq_ds.datastore import DataStore, Origin, found_at
 from mltraq_ds.errors import KeyExistsError, UnsupportedTypeError, UsageError
 from mltraq_ds.ids import key_from_url, url_from_key, validate_key
 from mltraq_ds.objects import Objects
@@ -89,6 +89,8 @@ class DataStoreIO:
 
         Raises
         ------
+        DanglingReferenceError
+            If there is no such file.
         CorruptBlobError
             If the file is damaged, or was written by `write` and so is not a blob.
         UsageError
@@ -96,8 +98,9 @@ class DataStoreIO:
         """
         objects = self._objects.with_pickle(allow_pickle)
         key, fragment = key_from_url(self.url)
-        reference = objects.complete(Reference(key, 0, "", fragment))
-        if objects.kind(reference) == "value":
+        blob = found_at(self.url, objects)  # held, so that it is opened once
+        reference = Reference(key, blob.size, blob.digest, fragment)
+        if blob.kind == "value":
             value = objects.get(reference)
         else:
             value = DataStore.from_origin(Origin(objects, reference))
@@ -151,7 +154,7 @@ class DataStoreIO:
             )
         place = place_of(store)
         prefix = validate_prefix(place.objects.storage, relative_path_prefix)
-        key = _put_fresh(place, prefix, lambda key: place.objects.put(value, key, parents=True))
+        key = _put_fresh(place, prefix, lambda key: place.objects.put(value, key, parents=True, is_nested=_refuse))
         return cls(_url(place, key), None if store is None else place)
 
     @classmethod
@@ -174,11 +177,14 @@ class DataStoreIO:
         """
         try:
             view = memoryview(content)
-        except TypeError as error:
+        except (TypeError, ValueError, BufferError) as error:
             raise UsageError(
                 f"write() takes bytes, not {type(content).__name__}. Use serialize_write() for other values."
             ) from error
-        flat = view.cast("B") if view.contiguous else memoryview(view.tobytes())
+        try:
+            flat = view.cast("B")
+        except (TypeError, ValueError):  # gaps, the order of Fortran, or items that memoryview knows no code for
+            flat = memoryview(view.tobytes())
         place = place_of(store)
         prefix = validate_prefix(place.objects.storage, relative_path_prefix)
         storage = place.objects.storage
@@ -218,6 +224,14 @@ class DataStoreIO:
         prefix = validate_prefix(place.objects.storage, relative_path_prefix)
         given = None if store is None else place
         return [cls(_url(place, key), given) for key in sorted(stat.key for stat in place.objects.storage.list(prefix))]
+
+
+def _refuse(value: object) -> bool:
+    if isinstance(value, DataStore):
+        raise UnsupportedTypeError(
+            "a DataStore belongs on a run, whose persist() writes it; use dict(ds) in its place, which reads its values"
+        )
+    return False
 
 
 def _unpickled(kind: type[DataStoreIO], url: str, store: Place | Unreachable | None) -> DataStoreIO:

@@ -33,7 +33,8 @@
     │   ├── RemotesError                      no remote of a blob delivers its bytes
     │   ├── UnknownOutcomeError               the commit may or may not have happened: nothing was undone
     │   └── DatabaseUnavailableError
-    └── RunError                              a step of a run raised
+    ├── RunError                              a step of a run raised
+    └── WorkerDiedError                       a worker process was killed: look at its memory, execute again
 
     MltraqDSWarning (UserWarning)
     ├── CacheFailedWarning                    the read cache cannot be used; the storage was read
@@ -89,6 +90,7 @@ __all__ = [
     "UnsupportedTypeError",
     "UsageError",
     "ValueChangedError",
+    "WorkerDiedError",
 ]
 
 
@@ -224,7 +226,9 @@ class DatabaseUnavailableError(StorageError):
 
 
 class RunError(MltraqDSError):
-    """A step of a run raised.
+    r"""A step of a run raised.
+
+    NUL characters and lone surrogates, which no database takes, are written as ``\x00`` and ``\udc80`` in its texts.
 
     Parameters
     ----------
@@ -237,9 +241,19 @@ class RunError(MltraqDSError):
     """
 
     def __init__(self, message: str = "", type_name: str = "", traceback: str = "") -> None:
-        super().__init__(message)
-        self.type_name = type_name
-        self.traceback = traceback
+        super().__init__(_writable(message))
+        self.type_name = _writable(type_name)
+        self.traceback = _writable(traceback)
+
+
+def _writable(text: str) -> str:
+    # What a child process printed may hold anything.  No record or database takes it, and one run would keep all the
+    # others from being persisted.
+    return text.replace("\0", r"\x00").encode(errors="backslashreplace").decode()
+
+
+class WorkerDiedError(MltraqDSError):
+    """A worker process ended without an answer; the runs that were done are in the experiment, with their results."""
 
 
 class MltraqDSWarning(UserWarning):

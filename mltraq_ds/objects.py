@@ -88,7 +88,14 @@ class Objects:
     def _changed(self, **changes: Any) -> Objects:
         return Objects(**{**self.__getstate__(), **changes})
 
-    def put(self, value: object, key: str, *, parents: bool = False) -> Reference:
+    def put(
+        self,
+        value: object,
+        key: str,
+        *,
+        parents: bool = False,
+        is_nested: Callable[[object], bool] | None = None,
+    ) -> Reference:
         """Write one value as a blob of its own.
 
         Parameters
@@ -99,6 +106,8 @@ class Objects:
             Store-relative, new.
         parents : bool
             Make missing folders.
+        is_nested : callable, optional
+            Asked for what no codec takes; raises `UnsupportedTypeError` with a better reason, or returns False.
 
         Raises
         ------
@@ -109,7 +118,7 @@ class Objects:
         StorageError
             If the storage refuses.  Nothing is visible.
         """
-        entries = {VALUE_KEY: codecs.encode(value, name=VALUE_KEY)}
+        entries = {VALUE_KEY: codecs.encode(value, name=VALUE_KEY, is_nested=is_nested)}
         return self.put_entries(entries, key, kind="value", nested=_refuse_nested, parents=parents)
 
     def put_entries(
@@ -171,14 +180,6 @@ class Objects:
     def entries(self, reference: Reference) -> Mapping[str, StoredEntry]:
         """Return the entries of a blob, or of the subtree of a pack; only its index is read."""
         return self.open(reference).entries(reference.fragment)
-
-    def complete(self, reference: Reference) -> Reference:
-        """Return a reference that was made from a URL with the size and the digest of the blob that is there.
-
-        Without them nothing may refer to it: a reference in a record is refused by its readers.
-        """
-        blob = self.open(reference)
-        return Reference(reference.key, blob.size, blob.digest, reference.fragment)
 
     def kind(self, reference: Reference) -> str:
         """Return what a blob holds: ``value``, ``datastore`` or ``pack``."""

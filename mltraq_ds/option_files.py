@@ -55,12 +55,13 @@ def find_file(environ: Mapping[str, str]) -> Path | None:
         If ``MLTRAQ_DS_HOME`` is no folder, or a folder has both a TOML and a JSON file.
     """
     home = environ.get(HOME)
-    if home is not None and not Path(home).expanduser().is_dir():
+    if home is not None and not _may_be_searched(Path(home).expanduser()):
         raise UsageError(
-            f"The variable {HOME} is {home!r}, which is no folder. Make the folder, or unset the variable."
+            f"The variable {HOME} is {home!r}, which is no folder, or none that may be searched. Make the folder, or "
+            "unset the variable."
         )
     for folder in (*_own_folders(environ)[:-1], Path(), user_folder()):
-        found = [folder / name for name in NAMES if (folder / name).is_file()]
+        found = [folder / name for name in NAMES if os.path.isfile(folder / name)]  # not if it may not be looked at
         if len(found) > 1:
             raise UsageError(
                 f"The folder {folder.absolute()} has two configuration files, {' and '.join(NAMES)}. Remove one."
@@ -68,6 +69,10 @@ def find_file(environ: Mapping[str, str]) -> Path | None:
         if found:
             return Path(os.path.abspath(found[0]))
     return None
+
+
+def _may_be_searched(folder: Path) -> bool:
+    return os.path.isdir(folder) and os.access(folder, os.X_OK)
 
 
 def _own_folders(environ: Mapping[str, str]) -> list[Path]:

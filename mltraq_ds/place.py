@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from mltraq_ds.errors import UsageError
 from mltraq_ds.objects import Objects
 from mltraq_ds.storage import Storage, open_storage
 
-__all__ = ["CURRENT", "Place", "Unreachable", "place_of", "set_default", "shareable"]
+__all__ = ["Place", "Unreachable", "active", "place_of", "set_default", "shareable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,11 @@ class Unreachable:
     url: str
 
 
-#: The place of the run whose steps or ``with`` block is executing; set by `tracking` and by nobody else.
-CURRENT: ContextVar[Place | Unreachable | None] = ContextVar("mltraq_ds_place", default=None)
+_CURRENT: ContextVar[Place | Unreachable | None] = ContextVar("mltraq_ds_place", default=None)
+
+# Those of all runs that are executing in this process.  Threads that a step starts have no context variables of the
+# step, so without this what they write would go to the default session's store, and be missed later.
+_active: list[Place | Unreachable] = []
 
 _default: list[Callable[[], Place]] = []
 
@@ -43,6 +47,18 @@ def set_default(provider: Callable[[], Place]) -> None:
     _default[:] = [provider]
 
 
+@contextmanager
+def active(place: Place | Unreachable) -> Iterator[None]:
+    """Make a place that of the run whose steps or ``with`` block is executing; for `tracking` and nobody else."""
+    token = _CURRENT.set(place)
+    _active.append(place)
+    try:
+        yield
+    finally:
+        _active.remove(place)
+        _CURRENT.reset(token)
+
+
 def place_of(store: Any) -> Place:
     """Return the place that a `store` argument means.
 
@@ -50,9 +66,15 @@ def place_of(store: Any) -> Place:
     ----------
     store : Session, Place, Unreachable, Objects, Storage, str, os.PathLike or None
         None is the store of the run that is executing, else of the default session.
+
+    Raises
+    ------
+    UsageError
+        If it is no store; or if it is None in a thread without a run while runs execute in others, and the default
+        session has another store than they.
     """
-    if store is None and CURRENT.get() is not None:
-        store = CURRENT.get()
+    if store is None:
+        store = _CURRENT.get()
     if isinstance(store, Unreachable):
         # The default session would be another store, and the value lost there.
         raise UsageError(
@@ -61,9 +83,7 @@ def place_of(store: Any) -> Place:
             "profile."
         )
     if store is None:
-        if not _default:
-            raise UsageError("No store is known here. Pass store=…, or make a session with create_session() first.")
-        return _default[0]()
+        return _default_place()
     if isinstance(store, Place):
         return store
     if isinstance(store, Objects):
@@ -77,6 +97,22 @@ def place_of(store: Any) -> Place:
         return place
     # Not its repr: options with a secret may have been passed by mistake.
     raise UsageError(f"A value of type {type(store).__name__} is not a store. Pass a Session, a URL or a folder.")
+
+
+def _default_place() -> Place:
+    if not _default:
+        raise UsageError("No store is known here. Pass store=…, or make a session with create_session() first.")
+    place = _default[0]()
+    url = place.objects.storage.url
+    for other in tuple(_active):
+        other_url = other.url if isinstance(other, Unreachable) else other.objects.storage.url
+        if other_url != url:
+            raise UsageError(
+                f"Which store is meant cannot be told because a run with the store {other_url} executes, but not in "
+                f"this thread, and the default session has the store {url}. Pass store=…, or run the thread in "
+                "contextvars.copy_context(), made by the step that starts it."
+            )
+    return place
 
 
 def shareable(place: Place | Unreachable) -> Place | Unreachable:

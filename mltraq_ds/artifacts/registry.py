@@ -51,8 +51,6 @@ def _rows_of(index: Index | None) -> ArtifactIndex | None:
 
 def _home() -> _Home:
     session = default_session()
-    if place.CURRENT.get() is None:
-        return _Home(session.objects(), session)
     objects = place.place_of(None).objects  # a step of a run saves where its experiment is
     return _Home(objects, session if session.storage.url == objects.storage.url else None)
 

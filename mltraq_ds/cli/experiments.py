@@ -64,6 +64,7 @@ def show(
     _check_one_of(name, id_experiment)
     from mltraq_ds.datastore import DataStore
     from mltraq_ds.tracking import Run, create_session
+    from mltraq_ds.tracking.table import rows_of
 
     session = create_session()
     with _told_if_no_store(session):
@@ -80,11 +81,13 @@ def show(
     fields = Run(fields=experiment.fields).row()  # a row of cells: what has not been read stays unread
     _print_fields(fields)
     ends = _ends(experiment)
-    _print_runs(runs[:max_runs], ends)
+    shown = runs[:max_runs]
+    rows = rows_of(shown)
+    _print_runs(shown, rows, ends)
     if len(runs) > max_runs:
         typer.echo(f"… and {len(runs) - max_runs} more; `--runs {len(runs)}` shows all.")
     found = [("", *item) for item in fields.items()]
-    found += [(ends[run.id_run], *item) for run in runs[:max_runs] for item in run.row().items()]
+    found += [(ends[run.id_run], *item) for run, row in zip(shown, rows, strict=True) for item in row.items()]
     _print_datastores([(run, field, value) for run, field, value in found if isinstance(value, DataStore)])
 
 
@@ -97,10 +100,9 @@ def _check_one_of(name: str | None, id_experiment: str | None) -> None:
         raise UsageError("The experiment is not clear. Give either its name or --id, and one of them only.")
 
 
-def _print_runs(runs: list[Run], ends: dict[str, str]) -> None:
+def _print_runs(runs: list[Run], rows: list[dict[str, Any]], ends: dict[str, str]) -> None:
     from mltraq_ds.datastore import DataStore
 
-    rows = [run.row() for run in runs]
     # DataStores have a table of their own.
     columns = list(dict.fromkeys(name for row in rows for name in row if not isinstance(row[name], DataStore)))
     if runs:

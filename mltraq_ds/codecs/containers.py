@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import decimal
 import fractions
+import importlib
+import pathlib
+import sys
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from typing import Any
@@ -20,14 +24,22 @@ from mltraq_ds.errors import UnsupportedTypeError
 
 __all__ = ["PACKERS", "UNPACKERS"]
 
+_PATHS = (pathlib.Path, pathlib.PurePath, pathlib.PurePosixPath, pathlib.PureWindowsPath)
+
 # A fixed table, both ways: a name that was read is never imported.
 _FACTORIES: dict[str, type | None] = {
     kind.__name__: kind
     for kind in (bool, bytearray, bytes, complex, decimal.Decimal, deque, dict, float, fractions.Fraction, frozenset)
 }
 _FACTORIES |= {kind.__name__: kind for kind in (int, list, OrderedDict, set, str, tuple)}
+_FACTORIES |= {kind.__name__: kind for kind in (Bunch, datetime.timedelta, *_PATHS)}
 _FACTORIES["None"] = None
 _FACTORY_NAMES = {kind: name for name, kind in _FACTORIES.items()}
+
+# Of libraries that are imported when one of these is met; which ones is written here, too.
+_SIZES = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64")
+_LIBRARY_FACTORIES = {f"numpy.{name}": ("numpy", name) for name in ("bool_", "complex64", "complex128", *_SIZES)}
+_LIBRARY_FACTORIES |= {f"pandas.{name}": ("pandas", name) for name in ("DataFrame", "Series")}
 
 
 def _pack_tuple(value: tuple[Any, ...], packing: Packing) -> ExtType:
@@ -92,17 +104,31 @@ def _unpack_bunch(packed: bytes, unpacking: Unpacking) -> Bunch:
 
 
 def _pack_default(value: defaultdict[Any, Any], packing: Packing) -> ExtType:
-    name = _FACTORY_NAMES.get(value.default_factory)  # type: ignore[arg-type]  # a lookup of any callable
+    name = _factory_name(value.default_factory)
     if name is None:
         raise UnsupportedTypeError(
-            f"its default_factory {value.default_factory!r} is not the constructor of a supported type "
-            f"({', '.join(sorted(_FACTORIES))})",
+            f"its default_factory {value.default_factory!r:.80} is no constructor of a supported type, or none that "
+            f"is kept by name ({', '.join([*sorted(_FACTORIES), *_LIBRARY_FACTORIES])})",
         )
     return ext.ext(ext.DEFAULT_DICT, packing.pack([name, dict(value)]))
 
 
+def _factory_name(factory: object) -> str | None:
+    if factory is not None and not isinstance(factory, type):
+        return None
+    if factory in _FACTORY_NAMES:
+        return _FACTORY_NAMES[factory]
+    for name, (library, attribute) in _LIBRARY_FACTORIES.items():
+        if (there := sys.modules.get(library)) and getattr(there, attribute, None) is factory:
+            return name
+    return None
+
+
 def _unpack_default(packed: bytes, unpacking: Unpacking) -> defaultdict[Any, Any]:
     name, items = checked(unpacking.unpack(packed), str, dict)
+    if name in _LIBRARY_FACTORIES:
+        library, attribute = _LIBRARY_FACTORIES[name]
+        return defaultdict(getattr(importlib.import_module(library), attribute), items)
     return defaultdict(_FACTORIES[name], items)
 
 

@@ -35,7 +35,7 @@ class Directory(Mapping[str, File]):
     FileNotFoundError
         If there is nothing at the path.
     UnsupportedTypeError
-        If there are links or special files in it.
+        If it is no folder, or there are links or special files in it.
     """
 
     __slots__ = ("_files", "_folders", "_name", "_path")
@@ -46,6 +46,10 @@ class Directory(Mapping[str, File]):
             self._files, self._folders = _scan(place)
         except FileNotFoundError as error:
             raise missing(Path(error.filename), "Directory") from None
+        except NotADirectoryError:
+            raise UnsupportedTypeError(
+                f"Directory({str(place)!r}) cannot be made because that is not a folder. Store a file as File(path)."
+            ) from None
         self._path: Path | None = place
         self._name = place.name
         settle(max((file.modified_ns for file in self._files.values()), default=0))

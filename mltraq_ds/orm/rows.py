@@ -25,6 +25,7 @@ __all__ = [
 
 MAX_ID_CHARACTERS = 500
 _MAX_NAME_KEY_BYTES = 200
+_KEY = " (the key itself)"
 _MARKS = ("\\", "N", "I")
 _SUSPECT = re.compile(r"\\u(?:0000|[dD][89a-fA-F])|NaN|Infinity")
 
@@ -180,10 +181,19 @@ def validate_rows(experiment: ExperimentRow, runs: Sequence[RunRow]) -> None:
 def _check_text(text: str | None, where: str, what: str) -> None:
     if text is None:
         return
+    remedy = _remedy(what)
     if "\0" in text:
-        _refuse(where, what, "a NUL character, which PostgreSQL cannot hold in text")
+        _refuse(where, what, "a NUL character, which PostgreSQL cannot hold in text", remedy)
     if not text.isascii() and not _is_unicode(text):
-        _refuse(where, what, "a lone surrogate, which is not valid Unicode")
+        _refuse(where, what, "a lone surrogate, which is not valid Unicode", remedy)
+
+
+def _remedy(what: str) -> str:
+    if what.startswith("id_"):
+        return "Use another id"
+    if what in ("name", "folder") or what.endswith(_KEY):
+        return "Use another name"
+    return "Keep such a value as bytes, or in a DataStore, where any text is allowed"
 
 
 def _check_json(text: str, where: str, what: str) -> None:
@@ -195,7 +205,7 @@ def _check_json(text: str, where: str, what: str) -> None:
     document = json.loads(text, parse_constant=lambda name: _Constant(name))
     for path, found in _leaves(document):
         if isinstance(found, _Constant):
-            _refuse(where, f"{what}{path}", f"{found.name}, which is not JSON")
+            _refuse(where, f"{what}{path}", f"{found.name}, which is not JSON", _remedy(""))
         _check_text(found, where, f"{what}{path}")
 
 
@@ -212,7 +222,7 @@ def _leaves(node: object, path: str = "") -> Iterator[tuple[str, str | _Constant
             yield from _leaves(item, f"{path}[{i}]")
     elif isinstance(node, dict):
         for key, item in node.items():
-            yield f"{path}[{key!r}] (the key itself)", key
+            yield f"{path}[{key!r}]{_KEY}", key
             yield from _leaves(item, f"{path}[{key!r}]")
 
 
@@ -224,8 +234,5 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _refuse(where: str, what: str, found: str) -> NoReturn:
-    raise UsageError(
-        f"The {where} cannot be persisted because {what} has {found}. Keep such a value as bytes, or in a DataStore, "
-        "where any text is allowed."
-    )
+def _refuse(where: str, what: str, found: str, remedy: str) -> NoReturn:
+    raise UsageError(f"The {where} cannot be persisted because {what} has {found}. {remedy}.")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mltraq_ds.errors import UsageError
-from mltraq_ds.store.tagged import is_json_text
+from mltraq_ds.store.texts import is_json_text
 
 __all__ = ["ExperimentContent", "RunContent", "check_content"]
 

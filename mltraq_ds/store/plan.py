@@ -30,8 +30,8 @@ from mltraq_ds.objects import VALUE_KEY, Objects
 from mltraq_ds.reference import Reference
 from mltraq_ds.store.packing import group
 from mltraq_ds.store.planned import Entries, PlannedBlob, UnreadValue
-from mltraq_ds.store.tagged import NotInline, is_json_text, is_native, tag
-from mltraq_ds.store.texts import NativeMapping
+from mltraq_ds.store.tagged import NotInline, is_native, tag
+from mltraq_ds.store.texts import NativeMapping, is_json_text
 
 __all__ = ["Plan"]
 

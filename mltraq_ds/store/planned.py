@@ -12,7 +12,7 @@ from mltraq_ds.datastore import DataStore, Origin, Unread
 from mltraq_ds.lazy import LazyBunch, Placeholder
 from mltraq_ds.objects import VALUE_KEY, Objects
 from mltraq_ds.reference import Reference
-from mltraq_ds.store.tagged import is_json_text
+from mltraq_ds.store.texts import is_json_text
 
 __all__ = ["Entries", "PlannedBlob", "UnreadValue"]
 

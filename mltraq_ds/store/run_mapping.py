@@ -10,8 +10,9 @@ from typing import Any
 from mltraq_ds.errors import CorruptRecordError, UnsupportedTypeError, UsageError
 from mltraq_ds.reference import Reference
 from mltraq_ds.store import file_layout
-from mltraq_ds.store.tagged import NotInline, is_json_text, tag
+from mltraq_ds.store.tagged import NotInline, tag
 from mltraq_ds.store.tagged_values import is_scalar, read_values, tag_values
+from mltraq_ds.store.texts import is_json_text
 from mltraq_ds.store.types import ArtifactDescriptor, Provenance, RunRecord, Status
 
 __all__ = ["BLOB_FORMAT", "check_text", "descriptor_to", "entry_from", "record_from", "record_to"]

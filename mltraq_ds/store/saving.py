@@ -32,7 +32,7 @@ from mltraq_ds.store.intents import Intent, Keeper
 from mltraq_ds.store.keeping import Kept, make_folder, unmake_folder
 from mltraq_ds.store.packing import write_group
 from mltraq_ds.store.plan import Plan
-from mltraq_ds.store.tagged import is_json_text
+from mltraq_ds.store.texts import is_json_text
 from mltraq_ds.store.versions import Version
 
 __all__ = ["SEAMS", "Save"]

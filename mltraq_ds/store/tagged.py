@@ -20,15 +20,14 @@ from mltraq_ds.codecs import decode, encode
 from mltraq_ds.errors import CorruptRecordError, MltraqDSError, UnsupportedTypeError
 from mltraq_ds.reference import Reference
 from mltraq_ds.store.scalar_tags import MAX_INT, PARSERS, SCALARS
+from mltraq_ds.store.texts import is_database_text
 
-__all__ = ["MAX_INLINE", "NotInline", "is_json_text", "is_native", "plain", "restore", "tag"]
+__all__ = ["MAX_INLINE", "NotInline", "is_native", "plain", "restore", "tag"]
 
 #: Longest JSON text of one value that stays in the record (characters); larger ones go to a blob.
 MAX_INLINE = 16 * 1024
 
 _SIMPLE = frozenset({bool, int, str, type(None), float})
-# JSON has one notation for two texts: a lone high surrogate before a low one, and the character that they encode.
-_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _NUMBER = re.compile(r"[<>|=]?[biuf][0-9]{1,2}")
 #: What hostile or damaged content of a tag raises.
 _DAMAGE = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError)
@@ -51,17 +50,12 @@ def is_native(values: Mapping[str, Any]) -> bool:
     if int in kinds and not all(-MAX_INT < v < MAX_INT for v in values.values() if type(v) is int):
         return False
     texts = [v for v in values.values() if type(v) is str] if str in kinds else []
-    return all(len(text) <= MAX_INLINE // 6 and is_json_text(text) for text in texts)
+    return all(len(text) <= MAX_INLINE // 6 and is_database_text(text) for text in texts)
 
 
 def _is_finite(numbers: Collection[float]) -> bool:
     # NaN and infinity stay in a sum, which takes a tenth of the time; finite numbers may overflow it.
     return math.isfinite(sum(numbers)) or all(map(math.isfinite, numbers))
-
-
-def is_json_text(text: str) -> bool:
-    """Tell whether JSON gives a text back as it was: not if there are surrogates in it that form a pair."""
-    return text.isascii() or _PAIR.search(text) is None
 
 
 def tag(value: object) -> Any:
@@ -85,7 +79,7 @@ def _tag(value: Any, depth: int) -> Any:
     if kind is int:
         return value if -MAX_INT < value < MAX_INT else _tag_other(value)
     if kind is str:
-        return value if is_json_text(value) else _tag_other(value)
+        return value if is_database_text(value) else _tag_other(value)
     if kind is float:
         return value if math.isfinite(value) else {"$float": _float_text(value), **_bits(value)}
     if depth > 16:
@@ -98,7 +92,7 @@ def _tag(value: Any, depth: int) -> Any:
         return {"$tuple": [_tag(item, depth + 1) for item in value]}
     if kind is dict:
         _refuse_long(value)
-        if all(type(key) is str and not key.startswith("$") and is_json_text(key) for key in value):
+        if all(type(key) is str and not key.startswith("$") and is_database_text(key) for key in value):
             return {key: _tag(item, depth + 1) for key, item in value.items()}
         return {"$dict": [[_tag(key, depth + 1), _tag(item, depth + 1)] for key, item in value.items()]}
     if kind in SCALARS:
@@ -162,7 +156,7 @@ def _text_of(value: object) -> str:
         text = str(value)
     except Exception:  # noqa: BLE001 - the text is for people; what __str__ does is its author's (or a number too long)
         text = f"<{type(value).__name__}>"
-    return text[:200].encode("utf-8", "replace").decode()
+    return text[:200].replace("\0", r"\x00").encode("utf-8", "backslashreplace").decode()
 
 
 def _never(value: object) -> bool:

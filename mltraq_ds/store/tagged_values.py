@@ -6,7 +6,8 @@ from typing import Any
 
 from mltraq_ds.errors import TooDeepError, UnsupportedTypeError
 from mltraq_ds.reference import Reference
-from mltraq_ds.store.tagged import NotInline, is_json_text, restore, tag
+from mltraq_ds.store.tagged import NotInline, restore, tag
+from mltraq_ds.store.texts import is_json_text
 
 __all__ = ["MAX_DEPTH", "SCALAR_TAGS", "is_scalar", "read_values", "tag_values"]
 

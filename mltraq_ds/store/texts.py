@@ -1,13 +1,18 @@
-"""Texts: the JSON of a mapping, made once for its record, its validation and its row in the index."""
+"""Texts: which of them JSON and databases take, and the JSON of a mapping, made once for its record and its row."""
 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import orjson
 
-__all__ = ["NativeMapping"]
+__all__ = ["NativeMapping", "is_database_text", "is_json_text"]
+
+# JSON has one notation for two texts: a lone high surrogate before a low one, and the character that they encode.
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 _ENCODE = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
@@ -46,3 +51,13 @@ def _encode(values: dict[str, Any]) -> str:
     except TypeError:
         return _ENCODE(values)
     return data.decode("ascii") if data.isascii() else _ENCODE(values)
+
+
+def is_json_text(text: str) -> bool:
+    """Tell whether JSON gives a text back as it was: not if there are surrogates in it that form a pair."""
+    return text.isascii() or _PAIR.search(text) is None
+
+
+def is_database_text(text: str) -> bool:
+    """Tell whether every database takes a text, and JSON gives it back: not if it has a NUL or a surrogate."""
+    return "\0" not in text and (text.isascii() or _SURROGATE.search(text) is None)

@@ -13,12 +13,14 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from mltraq_ds.errors import RunError, RunFailedWarning, UsageError
+from mltraq_ds.errors import RunError, RunFailedWarning, UsageError, WorkerDiedError
 from mltraq_ds.place import Place, Unreachable, shareable
 from mltraq_ds.settings import Settings, options
 from mltraq_ds.tracking.run import Run, Step
 
 __all__ = ["BACKENDS", "execute_runs"]
+
+_SHOWN = 5
 
 _LOG = logging.getLogger("mltraq_ds")
 
@@ -96,6 +98,11 @@ def execute_runs(
         Given each run when it is done, those of workers as new objects: whatever happens to the others, to a worker, or
         by Ctrl-C, what is done is kept.
 
+    Raises
+    ------
+    WorkerDiedError
+        If a worker was killed.  The runs that were done have been given to `keep`; the others are as they were.
+
     Warns
     -----
     RunFailedWarning
@@ -114,8 +121,28 @@ def execute_runs(
         for run in _progress(_results(tasks, workers, backend), len(tasks), show_progress):
             keep(run)
             executed.append(run)
+    except _broken_pool() as error:
+        raise _worker_died(runs, executed, error) from error
     finally:
         _report(executed)
+
+
+def _broken_pool() -> type[Exception]:
+    # Imported when something was raised: it brings multiprocessing with it.  loky's own error is a subclass.
+    from concurrent.futures.process import BrokenProcessPool
+
+    return BrokenProcessPool
+
+
+def _worker_died(runs: Sequence[Run], executed: Sequence[Run], error: Exception) -> WorkerDiedError:
+    done = {run.id_run for run in executed}
+    waiting = [run.id_run for run in runs if run.id_run not in done]
+    shown = ", ".join([*waiting[:_SHOWN], *(["…"] if len(waiting) > _SHOWN else [])])
+    return WorkerDiedError(
+        f"{len(done)} of {len(runs)} runs were executed before a worker process was killed "
+        f"({str(error).partition('.')[0]}); they are in the experiment, with their results, and can be persisted. Not "
+        f"executed: {shown}. Use fewer n_jobs if memory was short, or look for the run whose step ends the process."
+    )
 
 
 def _processors() -> int:

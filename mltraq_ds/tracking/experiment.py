@@ -88,10 +88,8 @@ class Experiment(Loading):
         self.name = f"experiment-{id_experiment[-8:]}" if name is None else name
         self.fields = fields if isinstance(fields, LazyBunch) else LazyBunch(fields)
         self.runs = Runs(runs)
-        self.generation = 0
         self.created = now_text()
-        self._writer = ""
-        self._is_ended = False
+        self.generation, self._writer, self._is_ended = 0, "", False
         self._folds: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -129,8 +127,6 @@ class Experiment(Loading):
     def add_runs(self, /, **grid: Any) -> Experiment:
         """Add one run for each combination of the values given, the last name varying fastest; returns the experiment.
 
-        Examples
-        --------
         ``experiment.add_runs(lr=[0.1, 0.01], depth=range(3))`` adds six runs.
 
         Raises
@@ -166,6 +162,11 @@ class Experiment(Loading):
         n_jobs, backend : optional
             Number of workers and joblib's backend; by default options ``execution.n_jobs`` and ``execution.backend``.
 
+        Raises
+        ------
+        WorkerDiedError
+            If a worker was killed.  The runs that were done are kept.
+
         Warns
         -----
         RunFailedWarning
@@ -177,9 +178,8 @@ class Experiment(Loading):
             raise UsageError("This experiment has no runs to execute. Add some with add_run() or add_runs().")
         if not listed:
             return self  # what a run became before, and why it failed, stays
-        for run in self.runs.values():
-            if config is not None:
-                run.config = LazyBunch(config)
+        for run in self.runs.values() if config is not None else ():
+            run.config = LazyBunch(config) if isinstance(config, Mapping) else config  # refused by name
         execute_runs(
             list(self.runs.values()),
             listed,
@@ -252,7 +252,7 @@ class Experiment(Loading):
         return copy.persist(if_exists=if_exists)
 
     def df(self) -> pd.DataFrame:
-        """Return a table with one row a run: ``id_run``, params and fields."""
+        """Return a table with one row a run; a param becomes ``params.<name>`` if any run has a field of its name."""
         return self.runs.df()
 
     def __or__(self, other: Experiment) -> Experiment:

@@ -31,7 +31,7 @@ from mltraq_ds.tracking.database import Database
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["find", "is_known", "listed", "load_named", "refuse_no_place"]
+__all__ = ["answering", "find", "is_known", "listed", "load_by_id", "load_named", "refuse_no_place"]
 
 #: How long to wait before each further look for an experiment that was replaced a moment ago (s).
 _WAITS_S = (0.01, 0.05, 0.2, 0.5)
@@ -106,6 +106,23 @@ def load_named(objects: Objects, look: Callable[[], tuple[str, int]]) -> tuple[G
     return reading.load(objects, *look())[:2]
 
 
+def load_by_id(objects: Objects, id_experiment: str) -> tuple[Generation | None, ExperimentContent]:
+    """Load the experiment of an id, without an index.
+
+    Raises
+    ------
+    ExperimentNotFoundError
+        If there is none.
+    FormatError
+        If the store has a newer layout.
+    ConflictError
+        If the store has moved: what is left here is a copy of before.
+    """
+    with suppress(CorruptRecordError):  # what can be saved from a damaged store must not depend on its mark
+        layout.read_store_id(objects.storage)
+    return reading.load(objects, id_experiment)[:2]
+
+
 def is_known(index: Index | None, storage: Storage, database_url: str) -> bool:
     """Tell whether queries of a store may be answered; False if it is empty and nothing is known of it.
 
@@ -128,6 +145,19 @@ def is_known(index: Index | None, storage: Storage, database_url: str) -> bool:
         f"The database {database_url} does not know the store {storage.url} (id {index.store_id}), which is not empty. "
         "Use session.rebuild_index() to read it in; loading by id works without."
     )
+
+
+def answering(index: Index | None) -> Index | None:
+    """Return the index of what is about to be changed, after it has answered; None if there is no store.
+
+    Raises
+    ------
+    DatabaseUnavailableError
+        If the database does not answer.  Nothing was changed.
+    """
+    if index is not None:
+        index.database.ping()
+    return index
 
 
 def refuse_no_place(storage: Storage) -> None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import traceback
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from mltraq_ds import ids
 from mltraq_ds.bunch import Bunch
 from mltraq_ds.errors import RunError, UsageError
-from mltraq_ds.lazy import LazyBunch, Placeholder, copied, unread_text
-from mltraq_ds.place import CURRENT, Place, Unreachable
+from mltraq_ds.lazy import LazyBunch, copied
+from mltraq_ds.place import Place, Unreachable, active
 from mltraq_ds.store.layout import now_text
 from mltraq_ds.store.records import RunContent
+from mltraq_ds.tracking.table import rows_of, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,6 +89,11 @@ class Run:
             value = _bunch(name, value)
         if name == "about" and not isinstance(value, Bunch):
             value = Bunch(value)
+        if name == "exception" and not isinstance(value, RunError | None):
+            raise UsageError(
+                f"The exception of a run is a RunError or None, not a {type(value).__name__}. Use "
+                f"run.fail(RunError({str(value)!r:.80}, {type(value).__name__!r})), or raise it in a step."
+            )
         super().__setattr__(name, value)
 
     def fail(self, error: RunError) -> None:
@@ -108,31 +114,27 @@ class Run:
     @contextmanager
     def recording(self, *, reraise: bool, place: Place | Unreachable | None = None) -> Iterator[Run]:
         """Note begin, end and failure of what happens inside; DataStoreIO means the store of this run meanwhile."""
-        token = CURRENT.set(place) if place is not None else None
         self.status, self.exception, self.started, self.finished = "running", None, now_text(), None
         try:
-            yield self
+            with nullcontext() if place is None else active(place):
+                yield self
             self.status = "success"
         except Exception as error:  # kept as the run's exception; the other runs go on
-            text = "".join(traceback.format_exception(error))
-            self.fail(RunError(f"{type(error).__name__}: {error}", type(error).__name__, text))
+            self.fail(_as_run_error(error))
             if reraise:
                 raise
         finally:
             if self.status == "running":
                 self.status = "failed"  # interrupted by something that is not an error
             self.finished = now_text()
-            if token is not None:
-                CURRENT.reset(token)
 
     def df(self) -> pd.DataFrame:
         """Return params and fields as a table of one row."""
         return Runs([self]).df()
 
     def row(self) -> dict[str, Any]:
-        """Return params and fields by name; a param whose name a field has too becomes ``params.<name>``."""
-        params = {(f"params.{name}" if name in self.fields else name): value for name, value in _cells(self.params)}
-        return {**params, **dict(_cells(self.fields))}
+        """Return params and fields by the names of `rows_of`."""
+        return rows_of([self])[0]
 
     def __repr__(self) -> str:
         return f"Run(id_run={self.id_run!r}, status={self.status!r}, params={self.params!r}, fields={self.fields!r})"
@@ -166,6 +168,15 @@ class Run:
         return run
 
 
+def _as_run_error(error: Exception) -> RunError:
+    name, text = type(error).__name__, "".join(traceback.format_exception(error))
+    try:
+        message = f"{name}: {error}"
+    except Exception:  # noqa: BLE001 - the text is made by the step's own class; a run must not be lost over it
+        message = f"{name}: its text cannot be made"
+    return RunError(message, name, text)
+
+
 def _bunch(name: str, values: Any) -> LazyBunch:
     if isinstance(values, LazyBunch) and type(values) is LazyBunch:
         return values
@@ -174,17 +185,6 @@ def _bunch(name: str, values: Any) -> LazyBunch:
             f"{name} of a run is a dictionary, not a {type(values).__name__}. Use run.{name}.<name> = value."
         )
     return LazyBunch(values)
-
-
-def _cells(values: LazyBunch) -> Iterator[tuple[str, Any]]:
-    for name, kept in values._peek_items():
-        # A table of a thousand runs must not read a thousand blobs.
-        yield name, unread_text(kept) if isinstance(kept, Placeholder) else kept
-
-
-def _shown(value: Any) -> Any:
-    # pandas walks into dictionaries when it prints a table, which would read all of their values.
-    return f"<{type(value).__name__} of {len(value)}>" if isinstance(value, LazyBunch) else value
 
 
 def as_steps(steps: Step | Sequence[Step]) -> list[Step]:
@@ -232,15 +232,15 @@ class Runs(dict[str, Run]):
         raise UsageError("This experiment has no runs. Add one with experiment.run(), add_run() or add_runs().")
 
     def df(self) -> pd.DataFrame:
-        """Return a table with one row a run: ``id_run``, params and fields.
+        """Return a table with one row a run: ``id_run``, params and fields, in columns named as by `rows_of`.
 
         DataStores, and values in a blob that have not been read, stay where they are; their cell says what they are.
         """
         import pandas as pd
 
         rows = [
-            {"id_run": run.id_run, **{name: _shown(value) for name, value in run.row().items()}}
-            for run in self.values()
+            {"id_run": run.id_run, **{name: shown(value) for name, value in row.items()}}
+            for run, row in zip(self.values(), rows_of(list(self.values())), strict=True)
         ]
         return pd.DataFrame(rows, columns=None if rows else ["id_run"])
 

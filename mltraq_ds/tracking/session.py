@@ -16,14 +16,14 @@ from mltraq_ds.orm.index import Index
 from mltraq_ds.place import Place
 from mltraq_ds.settings import Settings, resolve
 from mltraq_ds.storage import Storage
-from mltraq_ds.store import layout, reading
+from mltraq_ds.store import layout
 from mltraq_ds.store.commit import Persist
 from mltraq_ds.store.deletion import delete
 from mltraq_ds.store.index_lag import catch_up
 from mltraq_ds.store.recovery import recover, warn_unreadable
 from mltraq_ds.tracking.bound_io import BoundIO
 from mltraq_ds.tracking.experiment import Experiment
-from mltraq_ds.tracking.finding import find, is_known, listed, load_named, refuse_no_place
+from mltraq_ds.tracking.finding import answering, find, is_known, listed, load_by_id, load_named, refuse_no_place
 from mltraq_ds.tracking.opening import objects_at, opened
 from mltraq_ds.tracking.upkeep import Upkeep
 
@@ -210,7 +210,7 @@ class Session(Upkeep):
         if id_experiment is None:
             generation, content = load_named(objects, lambda: self._find(str(name)))
         else:
-            generation, content = reading.load(objects, str(id_experiment))[:2]
+            generation, content = load_by_id(objects, str(id_experiment))
         return Experiment.from_content(self, content, generation)
 
     def _find(self, name: str) -> tuple[str, int]:
@@ -220,6 +220,8 @@ class Session(Upkeep):
         self, experiment: Experiment, name: str | None = None, if_exists: str = "fail"
     ) -> Experiment:
         """Persist an experiment here: itself if it belongs to this session, otherwise (or with a name) a copy."""
+        if not isinstance(experiment, Experiment):
+            raise UsageError(f"An Experiment is persisted, not {type(experiment).__name__}. Use create_experiment().")
         if experiment.session is self and name is None:
             return experiment.persist(if_exists=if_exists)
         return experiment.copy_to(name=name, session=self, if_exists=if_exists)
@@ -247,15 +249,17 @@ class Session(Upkeep):
         ------
         ExperimentNotFoundError
             If there is none.
+        DatabaseUnavailableError
+            If the database does not answer.  Nothing was changed.
         """
         if (name is None) == (id_experiment is None):
             raise UsageError("delete_experiment() takes a name or an id_experiment, and one of them only.")
         identity = str(id_experiment) if id_experiment is not None else self._find(str(name))[0]
-        delete(self.objects(), self._open_index(), identity)
+        delete(self.objects(), answering(self._open_index()), identity)
 
     def end(self, experiment: Experiment) -> None:
         """Delete an experiment of this session; see `Experiment.delete`."""
-        experiment.stand_on(delete(self.objects(), self._open_index(), experiment.id_experiment))
+        experiment.stand_on(delete(self.objects(), answering(self._open_index()), experiment.id_experiment))
 
     def ls(self) -> pd.DataFrame:
         """Return a table of the experiments in this store.

@@ -6,7 +6,8 @@ storage that changes something.  All orders of eleven seams are up to 705,432 fo
 with *done*.  Within a group one step writes under names that nobody else knows yet, so that every adjacent pair of
 steps that shares state (claim, folder, generation, rows, removal) is still interleaved with every other one.  Stories
 in which the folder is not shared have *blobs* grouped with *claim* too.  The soak takes all eleven seams, in every
-order where the claim decides early, and in 500 random orders.
+order where the claim decides early, and in 500 random orders.  Why these, and what would run more:
+docs/decisions/023.
 """
 
 from __future__ import annotations

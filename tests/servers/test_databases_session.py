@@ -1,5 +1,6 @@
 """A whole session on real servers: persist, find, replace, update, race, delete."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -65,11 +66,14 @@ def test_the_whole_way(session, database_url, tmp_path):
 
 
 def test_texts_that_a_database_cannot_hold(session):
-    """A NUL is refused before anything is written."""
-    experiment = session.create_experiment("e", text="a\0b")
-    with pytest.raises(UsageError, match="NUL"):
-        experiment.persist()
+    """A NUL in a value is kept for us and readable in SQL; in a name it is refused before anything is written."""
+    with pytest.raises(UsageError, match=r"NUL.*Use another name"):
+        session.create_experiment("e\0").persist()
     assert len(session.ls()) == 0
+    experiment = session.create_experiment("e", text="a\0b", keys={"\ud800": "\udfff"}).persist()
+    assert experiment.reload().fields == {"text": "a\0b", "keys": {"\ud800": "\udfff"}}
+    found = session.query("select fields from mltraq_experiments").fields[0]
+    assert (found if isinstance(found, dict) else json.loads(found))["text"] == r"a\x00b"
 
 
 def test_a_race_for_one_name_has_one_winner(session, database_url, tmp_path):

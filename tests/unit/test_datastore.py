@@ -6,6 +6,8 @@ import pickle
 from collections import ChainMap
 
 import numpy as np
+import orjson
+import pandas as pd
 import pytest
 
 from mltraq_ds import DataStore
@@ -48,16 +50,26 @@ def lazy(objects):
     return DataStore.from_origin(Origin(objects, stored(objects, VALUES), list(VALUES)))
 
 
-def fill(ds):
-    copied = DataStore()
-    copied.update(ds)
-    return copied
+def updated(target, ds):
+    target.update(ds)
+    return target
+
+
+def merged_in_place(target, ds):
+    target |= ds
+    return target
 
 
 def match(ds):
     match ds:
         case {"a": a, "b": b, "weights": weights}:
             return {"a": a, "b": b, "weights": weights}
+
+
+def rest(ds):
+    match ds:
+        case {"a": a, **others}:
+            return {"a": a, **others}
 
 
 def popped(ds):
@@ -86,15 +98,27 @@ EXITS = {
     "keywords": lambda ds: (lambda **keywords: keywords)(**ds),
     "or": lambda ds: dict(ds | {}),
     "reflected or": lambda ds: dict({} | ds),
-    "in-place or": lambda ds: dict(DataStore() | ds),
-    "dict update": lambda ds: {} | {"a": None} | dict.fromkeys([]) | dict(ds),
+    "in-place or": lambda ds: dict(merged_in_place(DataStore(), ds)),
+    "in-place or of it": lambda ds: dict(merged_in_place(ds, {})),
+    "in-place or of a dict": lambda ds: merged_in_place({}, ds),
+    "dict or": lambda ds: dict(dict.__or__({}, ds)),
+    "dict update": lambda ds: updated({}, ds),
+    "dict update by pairs": lambda ds: updated({}, ds.items()),
     "copy()": lambda ds: dict(ds.copy()),
     "copy.copy": lambda ds: dict(copy.copy(ds)),
     "deepcopy": lambda ds: dict(copy.deepcopy(ds)),
-    "update": lambda ds: dict(fill(ds)),
+    "update": lambda ds: dict(updated(DataStore(), ds)),
+    "==": lambda ds: VALUES if ds == VALUES else {},
+    "== of a dict": lambda ds: VALUES if VALUES == ds else {},  # noqa: SIM300 - the side is the point
+    "!=": lambda ds: {} if ds != VALUES or ds == {**VALUES, "a": None} else VALUES,
+    "len": lambda ds: {key: ds[key] for key in list(ds)[: len(ds)]},
+    "in": lambda ds: {key: ds[key] for key in [*VALUES, "x"] if key in ds},
+    "keys": lambda ds: {key: ds[key] for key in ds.keys()},  # noqa: SIM118 - they are one of the exits
     "match": match,
+    "match of the rest": rest,
     "pickle": lambda ds: dict(pickle.loads(pickle.dumps(ds))),
-    "json": lambda ds: json.loads(json.dumps(ds)),
+    "json": lambda ds: json.loads(json.JSONEncoder(indent=1).encode(ds)),
+    "json.dumps": lambda ds: json.loads(json.dumps(ds)),
     "format_map": lambda ds: {**VALUES, "b": "{b}".format_map(ds)},
     "percent": lambda ds: {**VALUES, "b": "%(b)s" % ds},  # noqa: UP031 - it is one of the exits
     "chain map": lambda ds: dict(ChainMap(ds)),
@@ -111,6 +135,34 @@ def test_no_exit_gives_away_a_placeholder(lazy, leave):
     assert found == VALUES
     assert list(found) == list(VALUES)
     assert not any(isinstance(value, Placeholder) for value in found.values())
+
+
+@pytest.mark.parametrize("reader", [
+    lambda values: orjson.loads(orjson.dumps(values)),
+    lambda values: dict(dict.items(values)),
+    lambda values: vars(with_attributes(values)),
+    lambda values: {name: eval(name, {"__builtins__": {}}, values) for name in VALUES},
+    lambda values: {name: vars(type("Kind", (), values))[name] for name in VALUES},
+], ids=["orjson", "dict.items", "__dict__", "eval", "type"])  # fmt: skip
+def test_dict_is_the_way_out_for_readers_in_c(lazy, reader):
+    """What looks into the memory of a dict, past its methods, is given ``dict(ds)``, which holds the values."""
+    assert reader(dict(lazy)) == VALUES
+
+
+class Holder:
+    """Something with attributes."""
+
+
+def with_attributes(values):
+    holder = Holder()
+    holder.__dict__ = values
+    return holder
+
+
+def test_orjson_does_not_write_a_placeholder(lazy):
+    """The library orjson, which walks a dict in C, refuses what has not been read instead of writing something else."""
+    with pytest.raises(TypeError, match="Unread"):
+        orjson.dumps(lazy)
 
 
 def test_equality_reads_and_compares(lazy):
@@ -239,12 +291,36 @@ def test_url_round_trip_and_its_refusals(lazy, objects):
         DataStore(a=1).to_url()
 
 
-def test_describe_of_values_in_memory():
-    """Values that were never stored are described by what they are."""
-    described = DataStore(w=np.zeros((2, 3), "f4"), t="abc", n=None).describe()
-    assert described["w"] == {"type": "numpy.ndarray", "shape": [2, 3], "dtype": "float32", "bytes": 24}
-    assert described["t"] == {"type": "builtins.str", "length": 3}
-    assert described["n"] == {"type": "builtins.NoneType"}
+def test_describe_says_the_same_before_and_after(objects):
+    """Values in memory are described as those in a blob are, under the same names, with codec and encoded size."""
+    values = {
+        "array": np.zeros((2, 3), "f4"), "large": np.zeros(10_000), "scalar": np.float32(1), "text": "abc",
+        "none": None, "bytes": b"xyz", "list": [1, 2], "frame": pd.DataFrame({"a": [1, 2]}), "int": 3,
+        "inner": DataStore(a=1),
+    }  # fmt: skip
+    ds = DataStore(values)
+    described = ds.describe()
+    inner = stored(objects, {"a": 1}, "e/inner")
+    entries = {
+        name: encode(value, name=name, is_nested=lambda v: isinstance(v, DataStore)) for name, value in values.items()
+    }
+    reference = objects.put_entries(entries, "e/described", kind="datastore", nested=lambda value: inner)
+    loaded = DataStore.from_origin(Origin(objects, reference))
+    assert loaded.describe() == described
+    assert objects.decoded == []
+    assert loaded.load().describe() == described
+    for name, found in described.items():
+        assert {"type", "codec", "bytes"} <= found.keys(), name
+    assert described["text"] == {"type": "str", "codec": "plain/1", "bytes": 4, "length": 3}
+    assert described["large"]["codec"] == "numpy.ndarray/1"
+    assert described["large"]["bytes"] >= 80_000
+
+
+def test_what_cannot_be_stored_is_described_too():
+    """A value without a codec has None as its codec, and the others are described."""
+    described = DataStore(bad=object(), good=1).describe()
+    assert described["bad"] == {"type": "object", "codec": None}
+    assert described["good"]["codec"] == "plain/1"
 
 
 def test_names_and_nested_are_read_from_the_index_if_unknown(objects):

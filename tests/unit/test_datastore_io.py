@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mltraq_ds import DataStore, DataStoreIO, create_session, ids, options
-from mltraq_ds.errors import CorruptBlobError, InvalidNameError, KeyMissingError, UsageError
+from mltraq_ds.errors import CorruptBlobError, DanglingReferenceError, InvalidNameError, KeyMissingError, UsageError
 
 OUTSIDE = [
     "..",
@@ -55,10 +55,42 @@ def test_everything_bytes_like_is_written(session, content):
     assert session.io.write(content, "p").read() == bytes(content)
 
 
+@pytest.mark.parametrize("array", [
+    np.asfortranarray(np.arange(6.0).reshape(2, 3)), np.arange(6, dtype=">i4"), np.zeros((0, 3)), np.zeros(2, "i4,f8"),
+    np.arange(6.0).reshape(2, 3).T,
+])  # fmt: skip
+def test_arrays_are_written_as_their_bytes(session, array):
+    """Any layout and any item that a buffer may have is written, in the order of C."""
+    for content in (array, memoryview(array)):
+        assert session.io.write(content, "p").read() == array.tobytes()
+
+
+def test_a_datastore_inside_a_value_is_refused_with_the_way_out(session):
+    """A DataStore in a list or a dict is refused like one alone, with its place; nothing is written."""
+    for value in ([DataStore(a=1)], {"k": (DataStore(a=1),)}):
+        with pytest.raises(UsageError, match=r"at \[.*belongs on a run.*use dict\(ds\)"):
+            session.io.serialize_write(value, "p")
+    assert session.io.list("p") == []
+
+
+def test_a_url_of_nothing_is_not_called_damage(session):
+    """A URL may be mistyped: the text says to check URL and store, and not that something refers to the blob."""
+    session.io.write(b"1", "p")
+    for read in (
+        lambda: DataStore.from_url("file:///p/nothing", store=session),
+        lambda: session.io("file:///p/nothing").read_deserialize(),
+    ):
+        with pytest.raises(DanglingReferenceError, match=r"no blob at file:///p/nothing.*Check the URL") as caught:
+            read()
+        assert "refers" not in str(caught.value)
+
+
 def test_write_refuses_what_is_not_bytes(session):
     """A str or array passed to `write` is refused with the way out, and nothing is written."""
     with pytest.raises(UsageError, match="serialize_write"):
         session.io.write("text", "p")
+    with pytest.raises(UsageError, match="serialize_write"):
+        session.io.write(np.zeros(2, "M8[s]"), "p")
     assert session.io.list("p") == []
 
 

@@ -1,5 +1,6 @@
 """Environment, configuration file and command line as layers of options."""
 
+import errno
 import json
 import os
 import pickle
@@ -210,6 +211,23 @@ def test_bad_places(places, monkeypatch):
     monkeypatch.setenv("MLTRAQ_DS_HOME", str(places["here"] / "nothing"))
     with pytest.raises(UsageError, match="MLTRAQ_DS_HOME.*no folder"):
         options.reload()
+
+
+def test_a_folder_that_may_not_be_searched(places, monkeypatch):
+    """The user's own folder is as good as empty then; that of the variable, which somebody chose, is refused."""
+    closed = str(places["user"])
+    look = os.stat
+
+    def stat(path, **keywords):
+        if os.fspath(path).startswith(closed):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return look(path, **keywords)
+
+    monkeypatch.setattr(os, "stat", stat)
+    create_session()
+    monkeypatch.setenv("MLTRAQ_DS_HOME", closed)
+    with pytest.raises(UsageError, match="MLTRAQ_DS_HOME.*may be searched"):
+        create_session()
 
 
 @pytest.mark.parametrize(

@@ -202,6 +202,9 @@ def test_relative_path_is_fixed(model, monkeypatch, tmp_path):
 
 def test_file_refused(tmp_path):
     """Folders, special files and missing ones are refused at once, odd names when they are stored."""
+    (tmp_path / "a_file").write_bytes(b"x")
+    with pytest.raises(UnsupportedTypeError, match=r"not a folder\. Store a file as File\(path\)"):
+        Directory(tmp_path / "a_file")
     with pytest.raises(UnsupportedTypeError, match=r"not a regular file. Store a folder as Directory"):
         File(tmp_path)
     with pytest.raises(FileNotFoundError, match="File.* cannot be made because nothing is at this path: .*missing"):

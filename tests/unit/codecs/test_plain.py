@@ -19,6 +19,7 @@ from fractions import Fraction
 
 import msgpack
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,6 +52,8 @@ VALUES = [
         defaultdict(None, a=1),
         defaultdict(OrderedDict),
         defaultdict(int, b=bytearray(b"z")),
+        *map(defaultdict, (Bunch, pathlib.Path, pathlib.PureWindowsPath, dt.timedelta, np.float32, np.bool_)),
+        defaultdict(pd.DataFrame),
     ],
     *[deque(), deque([1, 2]), deque([1, bytearray(b"q")], maxlen=2), deque(maxlen=0)],
     *[0j, complex(-0.0, math.inf), complex(1e300, -5e-324)],
@@ -275,6 +278,8 @@ REFUSED = [
     math,
     defaultdict(lambda: 1),
     defaultdict(Record),
+    defaultdict({}.get),
+    defaultdict(np.float16(1).astype),
     dt.datetime(2020, 1, 1, tzinfo=ZoneSubclass()),
 ]
 

@@ -1,6 +1,7 @@
 """Persist, load, replace, update, delete: what a user does, read back in a new session and in another process."""
 
 import gc
+import json
 import os
 import subprocess
 import sys
@@ -12,14 +13,16 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 
-from mltraq_ds import DataStore, create_session, ids, options
+from mltraq_ds import DataStore, Experiment, create_session, ids, options
 from mltraq_ds.errors import (
     AmbiguousNameError,
     ConcurrentPersistError,
     CorruptBlobError,
     DanglingReferenceError,
+    DatabaseUnavailableError,
     ExperimentExistsError,
     ExperimentNotFoundError,
+    FormatError,
     IndexBehindWarning,
     LeftoversWarning,
     StaleReferenceError,
@@ -345,13 +348,47 @@ def test_a_refused_value_changes_nothing(session, tmp_path):
     assert experiment.reload().runs.first().fields.ds == {"a": 1}
 
 
-def test_a_text_that_sql_cannot_hold_is_refused_beforehand(session):
-    """A NUL in a field is found before anything is written; in a DataStore it is fine."""
-    with pytest.raises(UsageError, match="NUL"):
-        make(session, "e", text="a\0b").persist()
-    assert len(session.ls()) == 0
-    make(session, "e", ds=DataStore(text="a\0b")).persist()
-    assert session.load_experiment("e").runs.first().fields.ds.text == "a\0b"
+@pytest.mark.parametrize("character", ["\0", "\ud800", chr(0xDFFF)])
+@pytest.mark.parametrize("kind", [
+    lambda text: text,
+    lambda text: [1, (text,)],
+    lambda text: {text: 1, "b": {text: [text]}},
+    lambda text: {1: text},
+    lambda text: {text},
+    lambda text: np.str_(text),
+    lambda text: DataStore({text: text}),
+])  # fmt: skip
+def test_any_text_is_a_value(session, kind, character):
+    """Text that no database takes comes back exactly, wherever it is in a value, and SQL finds a readable form."""
+    text = f"a{character}b"
+    value = kind(text)
+    experiment = make(session, "e", value=value)
+    experiment.runs.first().config.value = experiment.runs.first().params.value = value
+    experiment.fields.value = value
+    loaded = experiment.persist().reload()
+    run = loaded.runs.first()
+    for found in (run.fields.value, run.params.value, run.config.value, loaded.fields.value):
+        assert type(found) is type(value)
+        assert found == value
+    found = session.query("select fields from mltraq_runs").fields[0]
+    assert character not in found
+    if type(value) is str:
+        assert json.loads(found)["value"] == f"a\\{'x00' if character == chr(0) else f'u{ord(character):x}'}b"
+
+
+@pytest.mark.parametrize("character", ["\0", "\ud800"])
+@pytest.mark.parametrize(("place", "remedy"), [
+    (lambda session, text: make(session, text), "Use another name"),
+    (lambda session, text: make(session, "e", **{text: 1}), "Use another name"),
+    (lambda session, text: session.create_experiment("e").add_run(**{text: 1}), "Use another name"),
+    (lambda session, text: session.create_experiment("e", **{text: 1}), "Use another name"),
+    (lambda session, text: Experiment(session, text, "e"), "Use another id"),
+])  # fmt: skip
+def test_names_that_a_database_cannot_hold_are_refused_beforehand(session, tmp_path, character, place, remedy):
+    """Names and ids are columns and keys in SQL; the refusal says to use another one, and nothing is written."""
+    with pytest.raises(UsageError, match=f"(NUL|surrogate).*{remedy}"):
+        place(session, f"a{character}b").persist()
+    assert not (tmp_path / "store").exists() or session.ls().empty
 
 
 def test_the_second_writer_loses_and_theirs_stands(session, tmp_path):
@@ -788,3 +825,40 @@ def test_an_experiment_is_found_in_another_store_from_one_that_is_not_there_yet(
     with pytest.raises(ExperimentNotFoundError, match="No experiment is named"):
         create_session(f"sqlite:///{tmp_path}/none.db", tmp_path / "typo").load_experiment("e")
     assert sorted(os.listdir(tmp_path)) == ["store", "x.db"]
+
+
+def test_nothing_is_deleted_while_the_database_does_not_answer(session, tmp_path):
+    """By name, by id and by object: a deletion is refused like a persist, and the experiment stays complete."""
+    experiment = make(session, "e", ds=DataStore(a=1)).persist()
+    before = sorted(tmp_path.rglob("*"))
+    dead = create_session(url=f"sqlite:///{tmp_path}/nowhere/x.db", store=session.storage)
+    for delete in (
+        lambda: dead.delete_experiment("e"),
+        lambda: dead.delete_experiment(id_experiment=experiment.id_experiment),
+        dead.load_experiment(id_experiment=experiment.id_experiment).delete,
+    ):
+        with pytest.raises(DatabaseUnavailableError):
+            delete()
+        assert sorted(tmp_path.rglob("*")) == before
+    assert experiment.reload().runs.first().fields.ds == {"a": 1}
+    session.delete_experiment(id_experiment=experiment.id_experiment)
+
+
+def test_a_store_of_a_newer_layout_is_refused_by_id_too(session, tmp_path):
+    """A newer version may have changed what files mean: nothing is loaded; a damaged mark alone stops no rescue."""
+    experiment = make(session, "e", x=1).persist()
+    mark = tmp_path / "store" / "_store.json"
+    mark.chmod(0o644)
+    content = mark.read_text()
+    mark.write_text(content.replace('"version": 1', '"version": 99'))
+    fresh = create_session(url=session.database.url, store=session.storage)
+    for load in (
+        lambda: fresh.load_experiment("e"),
+        lambda: fresh.load_experiment(id_experiment=experiment.id_experiment),
+    ):
+        with pytest.raises(FormatError, match="upgrade"):
+            load()
+    mark.write_text("{")
+    assert fresh.load_experiment(id_experiment=experiment.id_experiment).runs.first().fields.x == 1
+    mark.write_text(content)
+    assert fresh.load_experiment("e").runs.first().fields.x == 1

@@ -12,7 +12,7 @@ import pytest
 
 import mltraq_ds
 from mltraq_ds import DataStore, DataStoreIO, Experiment, Run, create_experiment, create_session, ids, options
-from mltraq_ds.errors import RunError, RunFailedWarning, UsageError
+from mltraq_ds.errors import RunError, RunFailedWarning, UsageError, WorkerDiedError
 from mltraq_ds.lazy import LazyBunch
 from mltraq_ds.tracking import Runs, default_session
 
@@ -192,6 +192,33 @@ def test_tables_keep_params_and_fields_apart(session):
     assert session.create_experiment("empty").df().columns.tolist() == ["id_run"]
 
 
+def test_a_column_is_a_param_or_a_field_for_all_runs(session):
+    """A param is never found in the column of a field, also of runs that failed before they had that field."""
+    experiment = session.create_experiment("e").add_runs(epochs=[10, 20])
+    experiment.runs.first().fields.epochs = 7
+    for table in (experiment.df(), experiment.persist().reload().df()):
+        assert table.columns.tolist() == ["id_run", "params.epochs", "epochs"]
+        assert table["params.epochs"].tolist() == [10, 20]
+        assert table.epochs[0] == 7
+        assert np.isnan(table.epochs[1])
+
+
+def test_the_id_has_a_column_of_its_own(session):
+    """Params and fields named ``id_run`` or like a column that another became take away no column."""
+    experiment = session.create_experiment("e").add_run(x=1).add_run(x=2)
+    first, second = experiment.runs.values()
+    first.params.update({"id_run": "p", "params.x": "q"})
+    first.fields.update({"id_run": "f", "x": 3, "fields.id_run": 4})
+    second.fields["params.params.x"] = 5
+    rows = experiment.df().astype(object).where(lambda table: table.notna(), None).to_dict("records")
+    assert rows == [
+        {"id_run": first.id_run, "params.params.params.x": 1, "params.id_run": "p", "params.x": "q",
+         "fields.fields.id_run": "f", "x": 3, "fields.id_run": 4, "params.params.x": None},
+        {"id_run": second.id_run, "params.params.params.x": 2, "params.id_run": None, "params.x": None,
+         "fields.fields.id_run": None, "x": None, "fields.id_run": None, "params.params.x": 5},
+    ]  # fmt: skip
+
+
 def test_merging_keeps_the_left_one(session):
     """``|`` keeps id, name and fields of the left, adds the runs of the right, and persists as an update."""
     left = session.create_experiment("left", note=1).add_runs(x=[1, 2]).persist()
@@ -339,9 +366,12 @@ def test_a_result_that_cannot_travel_fails_its_run_only(session):
 def test_what_is_done_is_kept_when_a_worker_dies(session):
     """A worker that is killed ends the execution with an error; the runs that were done keep their results."""
     experiment = session.create_experiment("e").add_runs(x=[1, 2, 3, 4])
-    with pytest.raises(Exception, match="terminated|worker"):
+    with pytest.raises(WorkerDiedError, match=r"[0-3] of 4 runs.*worker process was killed.*Not executed: ") as caught:
         experiment.execute(die_on_three, n_jobs=2)
     done = [run.fields.y for run in experiment.runs.values() if run.status == "success"]
+    assert str(caught.value).startswith(f"{len(done)} of 4")
+    assert all((run.id_run in str(caught.value)) == (run.status == "created") for run in experiment.runs.values())
+    assert len(experiment.persist().reload().df()) == 4
     assert {1, 2} >= set(done) or {1, 2, 4} >= set(done)
     assert list(experiment.df().x) == [1, 2, 3, 4]
 
