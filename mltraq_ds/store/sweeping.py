@@ -17,7 +17,7 @@ from mltraq_ds.orm.index import Index
 from mltraq_ds.storage.base import Stat, Storage
 from mltraq_ds.storage.pointer import blob_of
 from mltraq_ds.store import generations, layout
-from mltraq_ds.store.artifact_check import sweep_artifacts
+from mltraq_ds.store.artifact_sweep import ArtifactPlan, plan_artifacts
 from mltraq_ds.store.collection import mark_anew
 from mltraq_ds.store.folder import remove_mark
 from mltraq_ds.store.intents import Intent
@@ -71,8 +71,9 @@ def sweep(objects: Objects, index: Index | None, dry_run: bool = True, grace_s: 
     ConflictError
         If another sweep is at work.  Nothing was removed.
     DamageError, FormatError
-        If an intent, a generation or a record cannot be read, so that it is not known what it refers to.  Nothing was
-        removed.  `check` lists all of them.
+        If an intent, a generation, a record or a version of an artifact cannot be read, so that it is not known what it
+        refers to.  Nothing was removed, or only garbage if it was damaged after the sweep had read it.  `check` lists
+        all of them.
     StorageError, DatabaseUnavailableError
         If store or database do not answer.  What was removed before is garbage.
     """
@@ -113,16 +114,17 @@ class _Sweep:
         empty = [name for name in layout.experiment_folders(self.storage) if name not in seen.folders]
         self.before = seen.now - self.grace_s
         writers = self._intents()
-        plans = self._plan(seen, writers)
+        plans, artifacts = self._plan(seen, writers), self._plan_artifacts(seen)
+        # All roots have been read: from here on files go.
         rest = Leftovers(self.storage, self.index, self.report, dry_run=self.dry_run, before=self.before)
         rest.sweep_unfinished(seen, writers)  # first: they would keep folders from being pruned
         for plan in plans:
             self._keep_lease()
             self._remove(plan)
-        rows = ArtifactIndex(self.index.database, self.index.store_id) if self.index is not None else None
-        self.n_young += sweep_artifacts(
-            self.storage, seen.artifacts, rows, self.report, before=self.before, dry_run=self.dry_run
-        )
+        for shelf, old in artifacts.going:
+            self._keep_lease()
+            artifacts.remove(shelf, old, self.report, dry_run=self.dry_run)
+        self.n_young += artifacts.young
         rest.sweep_pending(seen)
         rest.sweep_index(self.grace_s)
         rest.prune([*empty, *self.emptied], writers)
@@ -195,6 +197,10 @@ class _Sweep:
                 f"{len(rows)} experiments of it. Look whether the store is whole; if it is, use rebuild_index()."
             )
         return plans
+
+    def _plan_artifacts(self, seen: Survey) -> ArtifactPlan:
+        rows = ArtifactIndex(self.index.database, self.index.store_id) if self.index is not None else None
+        return plan_artifacts(self.storage, seen.artifacts, rows, before=self.before)
 
     def _is_lost(self, folder: Folder, id_experiment: str) -> bool:
         """Tell whether files and row still disagree: somebody may have deleted the experiment since both were read."""

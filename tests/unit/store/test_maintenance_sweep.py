@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +19,7 @@ from mltraq_ds.errors import (
 )
 from mltraq_ds.storage.local import LocalStorage
 from mltraq_ds.storage.remote import RemoteStorage
-from mltraq_ds.store import descriptors, generations, layout, maintenance
+from mltraq_ds.store import descriptors, generations, layout, maintenance, versions
 from mltraq_ds.store.lease import Lease
 from mltraq_ds.testing import Callback, Fail, FaultStorage, LoseResponse
 from tests.unit.store.upkeep_scene import Scene
@@ -339,11 +340,29 @@ def test_references_of_the_database_are_kept(scene):
 
 
 @pytest.mark.parametrize(
-    "root", ["generation", "record", "record gone", "intent", "single record", "mark", "no generation"]
+    "root",
+    [
+        "generation",
+        "record",
+        "record gone",
+        "intent",
+        "single record",
+        "mark",
+        "no generation",
+        "artifact version unreadable",
+        "artifact version lost",
+        "artifact version emptied",
+    ],
 )
 def test_fails_closed(scene, root):
-    """Whatever may refer to files and cannot be read stops the sweep before anything is removed."""
+    """Whatever may refer to files and cannot be read stops the sweep before anything is removed, from anywhere."""
     scene.orphan(scene.second)
+    scene.save("aaa")
+    scene.save("art")
+    scene.put(f"{layout.artifact_folder('aaa')}/{'0' * 32}")
+    if scene.session.storage.is_local:
+        (Path(scene.store) / f".tmp-{'0' * 32}").write_bytes(b"unfinished")
+    version = versions.version_key(layout.artifact_folder("art"), 1)
     session = scene.open()
     session.ls()
     folder = layout.folder_of(scene.first.id_experiment)
@@ -357,6 +376,12 @@ def test_fails_closed(scene, root):
         scene.put("_pending/x.json", b"no json")
     elif root == "single record":
         scene.put(f"{folder}/runs/x.json", b"no json")
+    elif root == "artifact version unreadable":
+        scene.put(version, scene.session.storage.read(version)[:-9])
+    elif root == "artifact version lost":
+        scene.session.storage.delete(version)
+    elif root == "artifact version emptied":
+        scene.put(version, b"")
     else:
         for key in scene.keys(scene.first, "generations/"):
             scene.session.storage.delete(key)
