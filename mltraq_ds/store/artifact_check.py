@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 
 from mltraq_ds.errors import MltraqDSError
 from mltraq_ds.orm.artifacts import ArtifactIndex
@@ -47,16 +47,22 @@ def check_artifacts(
     """
     alive = at_work(intent for intent in writers if seems_alive(storage, intent))
     known: list[Version] = []
+    torn: set[tuple[str, int]] = set()
     n_unreadable = len(found.findings)
     for shelf in shelves_in(stats):
         if not shelf.is_ours and shelf.folder not in alive:
             size = sum(stat.size for stat in shelf.stats)
             found.note("self-managed", shelf.folder, size_bytes=size, detail=f"{len(shelf.stats)} files.")
             continue
-        known += _check_shelf(storage, shelf, found, is_alive=shelf.folder in alive, deep=deep)
+        there = _check_shelf(storage, shelf, found, is_alive=shelf.folder in alive, deep=deep)
+        known += there
+        empty = {number for number, stat in shelf.versions.items() if not stat.size}
+        torn |= {(shelf.folder, number) for number in empty - {version.number for version in there}}
     is_whole = not any(one.kind == "unreadable record" for one in found.findings[n_unreadable:])
-    if index is not None and is_whole:
-        _check_rows(storage, index, known, found)
+    lost = _check_rows(storage, index, known, torn, found) if index is not None and is_whole else set()
+    for folder, number in sorted(torn - lost):
+        detail = "A save was killed there; nothing was lost, unless it was emptied later."
+        found.note("torn commit", versions.version_key(folder, number), detail=detail)
 
 
 def _check_shelf(storage: Storage, shelf: Shelf, found: Notebook, *, is_alive: bool, deep: bool) -> list[Version]:
@@ -68,9 +74,6 @@ def _check_shelf(storage: Storage, shelf: Shelf, found: Notebook, *, is_alive: b
 
     for stat in shelf.foreign:
         found.add("foreign file", stat.key, size_bytes=stat.size, detail="No part of an artifact.")
-    for stat in shelf.versions.values():
-        if not stat.size:
-            found.note("torn commit", stat.key, detail="A save was killed there; nothing was lost.")
     if shelf.versions and shelf.meta is None:
         key = f"{shelf.folder}/{layout.META}"
         found.add("unreadable descriptor", key, detail="The mark of the folder is gone; save a new version to get one.")
@@ -106,18 +109,27 @@ def _check_blobs(storage: Storage, shelf: Shelf, version: Version, found: Notebo
                 found.add("corrupt blob", reference.key, size_bytes=reference.size, detail=sentence)
 
 
-def _check_rows(storage: Storage, index: ArtifactIndex, known: Sequence[Version], found: Notebook) -> None:
+def _check_rows(
+    storage: Storage, index: ArtifactIndex, known: Sequence[Version], torn: Set[tuple[str, int]], found: Notebook
+) -> set[tuple[str, int]]:
+    """Compare rows and files; return the versions that the index knows and no file has."""
+    lost: set[tuple[str, int]] = set()
     try:
         rows = {row.key: row.is_deleted for row in index.rows()}
     except (*INDEX_ERRORS, MltraqDSError) as error:
         found.add("unreachable database", detail=f"{index.database.url}: {error}")
-        return
+        return lost
     files = {row.key: row.is_deleted for row in map(row_of, known)}
-    for folder, number in sorted(files.keys() | rows.keys()):
-        in_file, in_row = files.get((folder, number)), rows.get((folder, number))
+    for key in sorted(files.keys() | rows.keys()):
+        folder, number = key
+        in_file, in_row = files.get(key), rows.get(key)
         is_same = in_file == in_row or (in_file is not False and in_row is not False)  # both gone is the same
         if is_same or folder in at_work(read_intents(storage).found):
             continue
         words = {None: "missing", True: "deleted", False: "there"}
-        detail = f"Version {number} is {words[in_row]} in the index and {words[in_file]} in the files."
+        in_files = "empty" if key in torn else words[in_file]
+        detail = f"Version {number} is {words[in_row]} in the index and {in_files} in the files."
         found.add("index drift", versions.version_key(folder, number), detail=detail)
+        if in_row is False:
+            lost.add(key)
+    return lost
