@@ -7,11 +7,13 @@ seen in one of them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from contextlib import nullcontext
+from numbers import Real
 
 from mltraq_ds.errors import CorruptRecordError, MltraqDSError, UsageError
-from mltraq_ds.objects import Objects
+from mltraq_ds.objects import Objects, objects_of
 from mltraq_ds.orm.artifacts import ArtifactIndex
 from mltraq_ds.orm.index import Index
 from mltraq_ds.storage.base import Stat, Storage
@@ -40,11 +42,18 @@ __all__ = ["GRACE_S", "sweep"]
 
 #: What was changed more recently than this stays (s).
 GRACE_S = 86_400.0
+#: Longest grace (s): times before the year 1 cannot be computed with.
+_MAX_GRACE_S = 1e9
 #: The entry of an artifact is put at most so long (s) after its bytes.
 _SETTLED_S = 3600.0
 
 
-def sweep(objects: Objects, index: Index | None, dry_run: bool = True, grace_s: float = GRACE_S) -> SweepReport:
+def sweep(
+    store: Objects | Storage | str | os.PathLike[str],
+    index: Index | None = None,
+    dry_run: bool = True,
+    grace_s: float = GRACE_S,
+) -> SweepReport:
     """Remove what nothing refers to: orphans, old generations, leftovers of writers that died.
 
     First the work of dead writers is finished, as opening a session does, also in a dry run.  Safe beside writers and
@@ -52,10 +61,10 @@ def sweep(objects: Objects, index: Index | None, dry_run: bool = True, grace_s: 
 
     Parameters
     ----------
-    objects : Objects
-        Of the store.
-    index : Index or None
-        Its rows, whose references are kept too; None for a store without an index.
+    store : Objects, Storage, URL or path
+        The store.
+    index : Index, optional
+        Its rows, whose references are kept too; without it the files alone say what is kept.
     dry_run : bool
         Remove nothing, and say what would be.
     grace_s : float
@@ -68,6 +77,8 @@ def sweep(objects: Objects, index: Index | None, dry_run: bool = True, grace_s: 
 
     Raises
     ------
+    UsageError
+        If `store` or `grace_s` cannot be used.  Nothing was removed.
     ConflictError
         If another sweep is at work.  Nothing was removed.
     DamageError, FormatError
@@ -77,14 +88,24 @@ def sweep(objects: Objects, index: Index | None, dry_run: bool = True, grace_s: 
     StorageError, DatabaseUnavailableError
         If store or database do not answer.  What was removed before is garbage.
     """
-    if grace_s < 0:
-        raise UsageError(f"grace_s={grace_s!r} is refused because it is negative. Use 0 to spare nothing.")
+    _check_grace(grace_s)
+    objects = objects_of(store)
     storage = objects.storage
     report = Notebook()
     with nullcontext() if dry_run else Lease(storage) as lease:
         run = _Sweep(objects, index, report, lease, dry_run=dry_run, grace_s=grace_s)
         run.sweep()
     return SweepReport(**report.parts(), store=storage.url, dry_run=dry_run, young=run.n_young)
+
+
+def _check_grace(grace_s: object) -> None:
+    if not isinstance(grace_s, Real) or isinstance(grace_s, bool) or not abs(float(grace_s)) <= _MAX_GRACE_S:
+        raise UsageError(
+            f"grace_s={grace_s!r:.80} is refused because it is no number of seconds up to {_MAX_GRACE_S:g}. Use "
+            "86400 for a day, or 0 to spare nothing."
+        )
+    if float(grace_s) < 0:
+        raise UsageError(f"grace_s={grace_s!r} is refused because it is negative. Use 0 to spare nothing.")
 
 
 class _Sweep:

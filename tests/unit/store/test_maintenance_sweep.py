@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mltraq_ds.errors import (
@@ -15,6 +16,7 @@ from mltraq_ds.errors import (
     DamageError,
     DatabaseUnavailableError,
     StorageError,
+    UnknownStoreError,
     UsageError,
 )
 from mltraq_ds.storage.local import LocalStorage
@@ -93,6 +95,10 @@ def test_grace(scene, later):
     assert len(scene.open().sweep(dry_run=False)) == 2
     with pytest.raises(UsageError, match="negative"):
         scene.sweep(grace_s=-1)
+    for grace_s in ("1", None, True, float("nan"), float("inf"), 1e10, 1j):
+        with pytest.raises(UsageError, match="no number of seconds"):
+            scene.sweep(grace_s=grace_s)
+    assert swept(scene.sweep(grace_s=np.int64(0))) == []
 
 
 def test_history_is_pruned_after_the_grace(scene, later):
@@ -404,6 +410,26 @@ def test_fails_closed_without_database(scene, tmp_path):
     assert scene.tree() == before
     report = maintenance.sweep(scene.objects, None, dry_run=False, grace_s=0)
     assert report.kinds() == {"old generation": 1, "orphan": 1}
+
+
+def test_fails_closed_where_the_database_was_lost(scene, tmp_path):
+    """A database that has never read the store is not the one that may refer to files: nothing is removed or made."""
+    scene.orphan(scene.second)
+    before = scene.tree()
+    for dry_run in (True, False):
+        with scene.open(f"sqlite:///{tmp_path}/lost.db") as session:
+            with pytest.raises(UnknownStoreError, match="rebuild_index"):
+                scene.sweep(session=session, dry_run=dry_run)
+            assert not (tmp_path / "lost.db").exists()
+            session.database.ping()  # with tables it is as unknown
+            with pytest.raises(UnknownStoreError, match="rebuild_index"):
+                scene.sweep(session=session, dry_run=dry_run)
+            session.close()
+            (tmp_path / "lost.db").unlink()
+    assert scene.tree() == before
+    with scene.open(f"sqlite:///{tmp_path}/lost.db") as session:
+        session.rebuild_index()
+        assert "orphan" in scene.sweep(session=session).kinds()
 
 
 def test_refuses_an_empty_set_of_roots(scene):
