@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence, Set
 
-from mltraq_ds.errors import MltraqDSError
+from mltraq_ds.errors import KeyMissingError, MltraqDSError
 from mltraq_ds.orm.artifacts import ArtifactIndex
 from mltraq_ds.orm.failures import INDEX_ERRORS
 from mltraq_ds.storage.base import Stat, Storage
-from mltraq_ds.store import layout, references, versions
+from mltraq_ds.store import descriptors, layout, references, versions
 from mltraq_ds.store.artifact_rows import row_of
 from mltraq_ds.store.intents import Intent
 from mltraq_ds.store.report import Notebook
@@ -77,6 +77,8 @@ def _check_shelf(storage: Storage, shelf: Shelf, found: Notebook, *, is_alive: b
     if shelf.versions and shelf.meta is None:
         key = f"{shelf.folder}/{layout.META}"
         found.add("unreadable descriptor", key, detail="The mark of the folder is gone; save a new version to get one.")
+    elif shelf.meta is not None and deep:
+        _check_mark(storage, shelf, shelf.meta, found)
     all_versions = versions.read_all(storage, shelf.folder, note)
     used: set[str] = set()
     for version in all_versions:
@@ -90,6 +92,22 @@ def _check_shelf(storage: Storage, shelf: Shelf, found: Notebook, *, is_alive: b
             detail = "A save was killed before anything was committed here."
             found.add("orphan", shelf.meta.key, size_bytes=shelf.meta.size, detail=detail)
     return all_versions
+
+
+def _check_mark(storage: Storage, shelf: Shelf, stat: Stat, found: Notebook) -> None:
+    """Check `_meta.json`, which no reader needs."""
+    try:
+        body = descriptors.from_bytes(storage.read(stat.key), "folder", stat.key)
+    except KeyMissingError:
+        return
+    except MltraqDSError as error:
+        found.add("unreadable descriptor", stat.key, size_bytes=stat.size, detail=str(error))
+        return
+    name = body.get("name")
+    if not isinstance(name, str) or layout.artifact_folder(name) != shelf.folder:
+        found.add(
+            "unreadable descriptor", stat.key, size_bytes=stat.size, detail=f"It is that of artifact {name!r:.80}."
+        )
 
 
 def _check_blobs(storage: Storage, shelf: Shelf, version: Version, found: Notebook, *, deep: bool) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from mltraq_ds import artifact_store, delete, get, options, save
 from mltraq_ds.errors import ArtifactNotFoundError, CorruptRecordError
-from mltraq_ds.store import versions
+from mltraq_ds.store import layout, versions
 from mltraq_ds.tracking.default import default_session
 
 
@@ -60,6 +60,8 @@ def test_bare_folders(folder):
     bare = folder.parent / "bare"
     (bare / "versions").mkdir(parents=True)
     (bare / "_meta.json").write_bytes((folder / "_meta.json").read_bytes())
+    assert check() == {"orphan": 1, "unreadable descriptor": 1}, "it is the mark of another artifact"
+    (bare / "_meta.json").write_bytes(layout.artifact_meta_bytes("bare"))
     (folder.parent / "theirs").mkdir()
     (folder.parent / "theirs" / "x").write_bytes(b"x")
     assert check() == {"orphan": 1}
