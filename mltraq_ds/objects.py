@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping
@@ -13,14 +14,14 @@ from mltraq_ds import codecs
 from mltraq_ds.blob import Blob, StoredEntry
 from mltraq_ds.cached import open_cached
 from mltraq_ds.codecs.base import Encoded
-from mltraq_ds.errors import CorruptBlobError, DanglingReferenceError, KeyMissingError, MltraqDSError
+from mltraq_ds.errors import CorruptBlobError, DanglingReferenceError, KeyMissingError, MltraqDSError, UsageError
 from mltraq_ds.pointed import open_anywhere
 from mltraq_ds.reference import Reference
-from mltraq_ds.storage.base import Storage
+from mltraq_ds.storage import Storage, open_storage
 from mltraq_ds.storage.cache import ReadCache
 from mltraq_ds.storage.sources import FileSource
 
-__all__ = ["VALUE_KEY", "Objects"]
+__all__ = ["VALUE_KEY", "Objects", "objects_of"]
 
 #: The one key of a blob that holds a single value; its members are named ``value.npy`` …
 VALUE_KEY = "value"
@@ -233,6 +234,24 @@ class Objects:
             "refers to "
             "it. Restore it from a copy; 'mltraq-ds check' lists all such references."
         )
+
+
+def objects_of(store: Objects | Storage | str | os.PathLike[str]) -> Objects:
+    """Return the objects of a store that is named in any way.
+
+    Raises
+    ------
+    UsageError
+        If it is something else, or a URL that cannot be understood.
+    """
+    if isinstance(store, Objects):
+        return store
+    if not isinstance(store, (Storage, str, os.PathLike)):
+        raise UsageError(
+            f"A store is given by its URL, path, Storage or Objects, not by {type(store).__name__}. A session has "
+            "methods of its own: check(), sweep(), rebuild_index()."
+        )
+    return Objects(store if isinstance(store, Storage) else open_storage(store))
 
 
 def _resolve(key: str, entry: StoredEntry, nested: Callable[[Reference], Any] | None, position: int) -> Any:

@@ -19,7 +19,7 @@ from mltraq_ds.orm.artifacts import ArtifactIndex
 from mltraq_ds.orm.index import Index
 from mltraq_ds.settings import resolve
 from mltraq_ds.store import layout, recovery, versions
-from mltraq_ds.store.artifact_rows import name_of
+from mltraq_ds.store.artifact_rows import known_version, name_of
 from mltraq_ds.store.keeping import Kept
 from mltraq_ds.store.saving import Save
 from mltraq_ds.store.version_deletion import delete_version
@@ -122,7 +122,7 @@ def save(value: object, name: str, storage_backend: str | None = None, **kwargs:
 def get(name: str, version: int | Literal["latest"] | None = None) -> Artifact:
     """Return a saved artifact; its value is read by `Artifact.get_value`.
 
-    The files answer, so the database may be behind or gone.
+    The files answer, so the database may be behind or gone.  While it is there, it tells whether one of them was lost.
 
     Parameters
     ----------
@@ -135,6 +135,8 @@ def get(name: str, version: int | Literal["latest"] | None = None) -> Artifact:
     ------
     ArtifactNotFoundError
         If there is no such artifact or version; names the nearest.
+    CorruptRecordError
+        If the file of the version is damaged, or lost and the database knows it: an older one is never taken for it.
 
     """
     home = _home()
@@ -220,18 +222,28 @@ def _find(home: _Home, name: str, version: object) -> Version:
     if version is not None:
         if type(version) is not int:
             raise UsageError(f"version={version!r:.80} is no version. Use a whole number such as 1, or 'latest'.")
-        try:
+        found = None
+        with suppress(KeyMissingError):
             found = versions.read(storage, folder, version)
-        except KeyMissingError:
-            found = None
+        found = found or _known_version(home, folder, above=version - 1, to=version)
         if found is None:
             raise _missing(home, name, version)
         return found
-    for number in reversed(versions.numbers(storage, folder)):
-        found = versions.read(storage, folder, number)
-        if found is not None and not found.deleted:
-            return found
-    raise _missing(home, name, None)
+    living = (versions.read(storage, folder, number) for number in reversed(versions.numbers(storage, folder)))
+    found = next((one for one in living if one is not None and not one.deleted), None)
+    found = _known_version(home, folder, above=found.number if found else 0) or found
+    if found is None:
+        raise _missing(home, name, None)
+    return found
+
+
+def _known_version(home: _Home, folder: str, *, above: int, to: int | None = None) -> Version | None:
+    """Return what the database knows beyond the files; raise if its file was lost."""
+    with suppress(DatabaseUnavailableError):  # then the files alone answer
+        index = home.index()
+        if index is not None:
+            return known_version(home.objects.storage, index, folder, above=above, to=to)
+    return None
 
 
 def _missing(home: _Home, name: str, version: int | None) -> ArtifactNotFoundError:

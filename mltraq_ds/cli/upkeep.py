@@ -9,7 +9,7 @@ import typer
 
 from mltraq_ds.cli import experiments
 from mltraq_ds.cli.text import printable
-from mltraq_ds.errors import ExperimentNotFoundError, UsageError
+from mltraq_ds.errors import UsageError
 from mltraq_ds.option_table import redact
 
 if TYPE_CHECKING:
@@ -76,10 +76,6 @@ def rebuild_index(
 ) -> None:
     """Make the database what the files say.  The exit code is 1 if some could not be read."""
     report = _session("rebuild").rebuild_index(id_experiment)
-    if id_experiment is not None and not (report.experiments or report.removed or report.kept or report.findings):
-        raise ExperimentNotFoundError(
-            f"No experiment has the id {id_experiment!r} in {report.store}. Use rebuild-index without --id to read all."
-        )
     _print(report)
     raise typer.Exit(report.exit_code)
 

@@ -14,8 +14,9 @@ from sqlalchemy.engine import URL, Connection, Engine, Row
 
 from mltraq_ds.errors import DatabaseUnavailableError, UsageError
 from mltraq_ds.orm.engines import make_engine
-from mltraq_ds.orm.failures import explain, is_race
-from mltraq_ds.orm.schema import ensure_schema
+from mltraq_ds.orm.failures import explain, first_line, is_race
+from mltraq_ds.orm.looking import find_version
+from mltraq_ds.orm.schema import SCHEMA_VERSION, ensure_schema
 from mltraq_ds.orm.urls import check_schema, hide_secrets, is_in_memory, parse_url, remove_secrets, where_passwords_are
 
 if TYPE_CHECKING:
@@ -82,8 +83,7 @@ class Database:
     ) -> None:
         self._url = parse_url(url)
         check_schema(self._url, schema)
-        settings = {"echo": echo, "timeout_s": timeout_s, "durability": durability, "schema": schema}
-        self._settings: dict[str, Any] = settings
+        self._settings = dict[str, Any](echo=echo, timeout_s=timeout_s, durability=durability, schema=schema)
         self._is_copy = False
         self._start()
 
@@ -167,6 +167,14 @@ class Database:
         """Connect and ask for an answer, making the tables if they are missing; raise `DatabaseUnavailableError`."""
         with self.read() as connection:
             connection.exec_driver_sql("SELECT 1")
+
+    def tables_version(self) -> int | None:
+        """Return the version of our tables, or None without them; unlike any other use, looking makes nothing."""
+        opened = self._opened
+        if opened is not None and opened.is_ready and opened.file_id == self._file_id():
+            return SCHEMA_VERSION
+        with self._translating():
+            return find_version(self._url, self._settings)
 
     def rows(
         self, statement: str | sa.Select[Any], parameters: Mapping[str, Any] | None = None
@@ -283,14 +291,8 @@ class Database:
             reason, remedy = told
             if self._is_copy and not self._url.password:
                 remedy += f" A password does not travel to other processes: {where_passwords_are(self._url)}."
-            raise DatabaseUnavailableError(
-                f"The database {self.url} cannot be used because {reason} ({_first_line(error)}). {remedy}"
-            ) from error
-
-
-def _first_line(error: sa.exc.SQLAlchemyError) -> str:
-    text = str(getattr(error, "orig", None) or error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+            text = f"The database {self.url} cannot be used because {reason} ({first_line(error)}). {remedy}"
+            raise DatabaseUnavailableError(text) from error
 
 
 def _close(engine: Engine, pid: int) -> None:

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from mltraq_ds.errors import DatabaseUnavailableError
 from mltraq_ds.orm import mariadb
 
-__all__ = ["DATABASE_ERRORS", "INDEX_ERRORS", "explain", "is_missing_table", "is_race"]
+__all__ = ["DATABASE_ERRORS", "INDEX_ERRORS", "explain", "first_line", "is_missing_table", "is_race"]
 
 #: What may go wrong with the index after a commit, which it must not turn into a failure.
 INDEX_ERRORS = (sa.exc.SQLAlchemyError, OSError)
@@ -19,11 +19,11 @@ _SQLITE = {
     "SQLITE_AUTH": ("access is denied", "Give this user access to the file and its folder."),
     "SQLITE_BUSY": ("another program holds it", "End that program, or wait and try again."),
     "SQLITE_CANTOPEN": ("its file cannot be opened", "Create its folder, or give access to the file and its folder."),
-    "SQLITE_CORRUPT": ("its file is damaged", "Remove the file, then call rebuild_index(): the store has everything."),
+    "SQLITE_CORRUPT": ("its file is damaged", "Move it away, then use rebuild_index(): the store has everything."),
     "SQLITE_FULL": ("the disk is full", "Free some space, then try again."),
     "SQLITE_IOERR": ("its file cannot be read or written", "Look at the disk, then try again."),
     "SQLITE_LOCKED": ("another connection holds it", "Wait and try again."),
-    "SQLITE_NOTADB": ("its file is not a SQLite database", "Choose another file."),
+    "SQLITE_NOTADB": ("its file is not a SQLite database", "Choose another; or move it away and use rebuild_index()."),
     "SQLITE_PERM": ("access is denied", "Give this user access to the file and its folder."),
     "SQLITE_READONLY": ("it is read-only", "Give this user write access to the file and its folder."),
 }
@@ -65,6 +65,12 @@ def explain(error: BaseException) -> tuple[str, str] | None:
     if "FATAL:" in str(error.orig):
         return _REFUSED
     return _UNREACHABLE if isinstance(error, sa.exc.OperationalError) or error.connection_invalidated else None
+
+
+def first_line(error: sa.exc.SQLAlchemyError) -> str:
+    """Return what the driver says, without what it adds."""
+    text = str(getattr(error, "orig", None) or error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
 
 
 def is_missing_table(error: sa.exc.DBAPIError) -> bool:

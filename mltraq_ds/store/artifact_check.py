@@ -1,70 +1,22 @@
-"""Checking and sweeping saved artifacts.
-
-Roots are all versions that are not deleted.  As with experiments files are listed first, then intents are read, then
-versions: what a writer moves meanwhile it moves from its intent to a version.
-"""
+"""Checking saved artifacts: files are listed first, then intents are read, then versions, as with experiments."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence, Set
 
-from mltraq_ds.errors import CorruptRecordError, FormatError, MltraqDSError
+from mltraq_ds.errors import KeyMissingError, MltraqDSError
 from mltraq_ds.orm.artifacts import ArtifactIndex
 from mltraq_ds.orm.failures import INDEX_ERRORS
 from mltraq_ds.storage.base import Stat, Storage
-from mltraq_ds.store import layout, references, versions
+from mltraq_ds.store import descriptors, layout, references, versions
 from mltraq_ds.store.artifact_rows import row_of
 from mltraq_ds.store.intents import Intent
-from mltraq_ds.store.report import Finding, Notebook
+from mltraq_ds.store.report import Notebook
+from mltraq_ds.store.shelves import Shelf, at_work, shelves_in
 from mltraq_ds.store.survey import read_intents, seems_alive
 from mltraq_ds.store.versions import Version
 
-__all__ = ["check_artifacts", "sweep_artifacts"]
-
-_BLOB = re.compile(r"[0-9a-f]{32}")
-
-
-@dataclass
-class _Shelf:
-    """The files of one artifact."""
-
-    folder: str
-    stats: list[Stat] = field(default_factory=list)
-    blobs: dict[str, Stat] = field(default_factory=dict)
-    versions: dict[int, Stat] = field(default_factory=dict)
-    meta: Stat | None = None
-    foreign: list[Stat] = field(default_factory=list)
-
-    def add(self, stat: Stat) -> None:
-        self.stats.append(stat)
-        rest = stat.key[len(self.folder) + 1 :]
-        number = versions.version_number(self.folder, stat.key)
-        if _BLOB.fullmatch(rest):
-            self.blobs[stat.key] = stat
-        elif number is not None:
-            self.versions[number] = stat
-        elif rest == layout.META:
-            self.meta = stat
-        else:
-            self.foreign.append(stat)
-
-    @property
-    def is_ours(self) -> bool:
-        return self.meta is not None or bool(self.versions)
-
-
-def _sorted(stats: Iterable[Stat]) -> list[_Shelf]:
-    shelves: dict[str, _Shelf] = {}
-    for stat in stats:
-        folder = "/".join(stat.key.split("/")[:2])
-        shelves.setdefault(folder, _Shelf(folder)).add(stat)
-    return [shelves[folder] for folder in sorted(shelves)]
-
-
-def _at_work(writers: Iterable[Intent]) -> set[str]:
-    return {layout.artifact_folder(intent.name) for intent in writers if intent.is_of_artifact}
+__all__ = ["check_artifacts"]
 
 
 def check_artifacts(
@@ -93,21 +45,27 @@ def check_artifacts(
     deep : bool
         Read every byte of every blob.
     """
-    alive = _at_work(intent for intent in writers if seems_alive(storage, intent))
+    alive = at_work(intent for intent in writers if seems_alive(storage, intent))
     known: list[Version] = []
+    torn: set[tuple[str, int]] = set()
     n_unreadable = len(found.findings)
-    for shelf in _sorted(stats):
+    for shelf in shelves_in(stats):
         if not shelf.is_ours and shelf.folder not in alive:
             size = sum(stat.size for stat in shelf.stats)
             found.note("self-managed", shelf.folder, size_bytes=size, detail=f"{len(shelf.stats)} files.")
             continue
-        known += _check_shelf(storage, shelf, found, is_alive=shelf.folder in alive, deep=deep)
+        there = _check_shelf(storage, shelf, found, is_alive=shelf.folder in alive, deep=deep)
+        known += there
+        empty = {number for number, stat in shelf.versions.items() if not stat.size}
+        torn |= {(shelf.folder, number) for number in empty - {version.number for version in there}}
     is_whole = not any(one.kind == "unreadable record" for one in found.findings[n_unreadable:])
-    if index is not None and is_whole:
-        _check_rows(storage, index, known, found)
+    lost = _check_rows(storage, index, known, torn, found) if index is not None and is_whole else set()
+    for folder, number in sorted(torn - lost):
+        detail = "A save was killed there; nothing was lost, unless it was emptied later."
+        found.note("torn commit", versions.version_key(folder, number), detail=detail)
 
 
-def _check_shelf(storage: Storage, shelf: _Shelf, found: Notebook, *, is_alive: bool, deep: bool) -> list[Version]:
+def _check_shelf(storage: Storage, shelf: Shelf, found: Notebook, *, is_alive: bool, deep: bool) -> list[Version]:
     unreadable: list[str] = []
 
     def note(key: str, error: Exception) -> None:
@@ -116,12 +74,11 @@ def _check_shelf(storage: Storage, shelf: _Shelf, found: Notebook, *, is_alive: 
 
     for stat in shelf.foreign:
         found.add("foreign file", stat.key, size_bytes=stat.size, detail="No part of an artifact.")
-    for stat in shelf.versions.values():
-        if not stat.size:
-            found.note("torn commit", stat.key, detail="A save was killed there; nothing was lost.")
     if shelf.versions and shelf.meta is None:
         key = f"{shelf.folder}/{layout.META}"
         found.add("unreadable descriptor", key, detail="The mark of the folder is gone; save a new version to get one.")
+    elif shelf.meta is not None and deep:
+        _check_mark(storage, shelf, shelf.meta, found)
     all_versions = versions.read_all(storage, shelf.folder, note)
     used: set[str] = set()
     for version in all_versions:
@@ -137,7 +94,23 @@ def _check_shelf(storage: Storage, shelf: _Shelf, found: Notebook, *, is_alive: 
     return all_versions
 
 
-def _check_blobs(storage: Storage, shelf: _Shelf, version: Version, found: Notebook, *, deep: bool) -> None:
+def _check_mark(storage: Storage, shelf: Shelf, stat: Stat, found: Notebook) -> None:
+    """Check `_meta.json`, which no reader needs."""
+    try:
+        body = descriptors.from_bytes(storage.read(stat.key), "folder", stat.key)
+    except KeyMissingError:
+        return
+    except MltraqDSError as error:
+        found.add("unreadable descriptor", stat.key, size_bytes=stat.size, detail=str(error))
+        return
+    name = body.get("name")
+    if not isinstance(name, str) or layout.artifact_folder(name) != shelf.folder:
+        found.add(
+            "unreadable descriptor", stat.key, size_bytes=stat.size, detail=f"It is that of artifact {name!r:.80}."
+        )
+
+
+def _check_blobs(storage: Storage, shelf: Shelf, version: Version, found: Notebook, *, deep: bool) -> None:
     for reference in version.blobs:
         stat = shelf.blobs.get(reference.key)
         if stat is None and storage.exists(reference.key):
@@ -154,103 +127,27 @@ def _check_blobs(storage: Storage, shelf: _Shelf, version: Version, found: Noteb
                 found.add("corrupt blob", reference.key, size_bytes=reference.size, detail=sentence)
 
 
-def _check_rows(storage: Storage, index: ArtifactIndex, known: Sequence[Version], found: Notebook) -> None:
+def _check_rows(
+    storage: Storage, index: ArtifactIndex, known: Sequence[Version], torn: Set[tuple[str, int]], found: Notebook
+) -> set[tuple[str, int]]:
+    """Compare rows and files; return the versions that the index knows and no file has."""
+    lost: set[tuple[str, int]] = set()
     try:
         rows = {row.key: row.is_deleted for row in index.rows()}
     except (*INDEX_ERRORS, MltraqDSError) as error:
         found.add("unreachable database", detail=f"{index.database.url}: {error}")
-        return
+        return lost
     files = {row.key: row.is_deleted for row in map(row_of, known)}
-    for folder, number in sorted(files.keys() | rows.keys()):
-        in_file, in_row = files.get((folder, number)), rows.get((folder, number))
+    for key in sorted(files.keys() | rows.keys()):
+        folder, number = key
+        in_file, in_row = files.get(key), rows.get(key)
         is_same = in_file == in_row or (in_file is not False and in_row is not False)  # both gone is the same
-        if is_same or folder in _at_work(read_intents(storage).found):
+        if is_same or folder in at_work(read_intents(storage).found):
             continue
         words = {None: "missing", True: "deleted", False: "there"}
-        detail = f"Version {number} is {words[in_row]} in the index and {words[in_file]} in the files."
+        in_files = "empty" if key in torn else words[in_file]
+        detail = f"Version {number} is {words[in_row]} in the index and {in_files} in the files."
         found.add("index drift", versions.version_key(folder, number), detail=detail)
-
-
-def sweep_artifacts(
-    storage: Storage,
-    stats: Iterable[Stat],
-    index: ArtifactIndex | None,
-    report: Notebook,
-    *,
-    before: float,
-    dry_run: bool,
-) -> int:
-    """Remove blobs in folders of artifacts that no version refers to, and folders without any version.
-
-    Parameters
-    ----------
-    storage : Storage
-        Of the store.
-    stats : iterable of Stat
-        What lies in ``artifacts``, as listed before this is called.
-    index : ArtifactIndex or None
-        Its rows tell whether files of versions were lost.
-    report : Notebook
-        Gets one finding for each file.
-    before : float
-        Only what was changed before this time goes (s since 1970, storage's clock).
-    dry_run : bool
-        Remove nothing.
-
-    Returns
-    -------
-    int
-        How many files stay only because they are too young.
-
-    Raises
-    ------
-    CorruptRecordError, FormatError
-        If a version cannot be read or its file was lost, so that it is not known what it refers to.  Nothing was
-        removed from there.
-    """
-    n_young = 0
-    lost = {row.key for row in index.rows() if not row.is_deleted} if index is not None else set()
-    for shelf in _sorted(stats):
-        if not shelf.is_ours:
-            continue
-        going = _orphans(storage, shelf, lost)
-        old = [stat for stat in going if stat.modified <= before]
-        n_young += len(going) - len(old)
-        if not old:
-            continue
-        if shelf.folder in _at_work(read_intents(storage).found):
-            report.note("at work", shelf.folder, detail="A writer is at work; nothing is removed there.")
-            continue
-        still = {stat.key for stat in _orphans(storage, shelf, lost)}
-        old = [stat for stat in old if stat.key in still]
-        report.findings += [Finding("orphan", stat.key, "", stat.size) for stat in old]
-        if not dry_run:
-            storage.delete_many(stat.key for stat in old)
-            if not shelf.versions:
-                storage.prune(f"{shelf.folder}/versions")
-                storage.prune(shelf.folder)
-    return n_young
-
-
-def _orphans(storage: Storage, shelf: _Shelf, lost: set[tuple[str, int]]) -> list[Stat]:
-    try:
-        known = versions.read_all(storage, shelf.folder)
-    except (CorruptRecordError, FormatError) as error:
-        raise type(error)(f"The sweep was stopped because it is not known what must be kept: {error}") from error
-    there = {version.number for version in known}
-    for folder, number in sorted(lost):
-        if folder == shelf.folder and number not in there:
-            raise CorruptRecordError(
-                f"The sweep was stopped because the database has {versions.version_key(folder, number)} and there is "
-                "no such file. Restore it from a copy; or, if it is to go, use rebuild_index()."
-            )
-    used = set().union(*(version.keys for version in known))
-    going = [stat for stat in shelf.blobs.values() if stat.key not in used]
-    if (
-        not known
-        and not shelf.versions
-        and shelf.meta is not None
-        and not storage.exists(f"{shelf.folder}/versions/1.json")
-    ):
-        going.append(shelf.meta)
-    return going
+        if in_row is False:
+            lost.add(key)
+    return lost

@@ -6,14 +6,14 @@ import json
 import re
 from collections.abc import Callable
 
-from mltraq_ds.errors import CorruptRecordError
+from mltraq_ds.errors import CorruptRecordError, KeyMissingError
 from mltraq_ds.orm.artifacts import ArtifactIndex, ArtifactRow
 from mltraq_ds.storage.base import Storage
 from mltraq_ds.store import layout, versions
 from mltraq_ds.store.tagged import plain
 from mltraq_ds.store.versions import Version
 
-__all__ = ["name_of", "rebuild_artifacts", "row_of", "update_rows"]
+__all__ = ["known_version", "name_of", "rebuild_artifacts", "row_of", "update_rows"]
 
 # Some database holds no NUL and no lone surrogate, in texts as in JSON.
 _UNHELD = re.compile("[\x00\ud800-\udfff]")
@@ -54,6 +54,50 @@ def _details(version: Version) -> str:
 def name_of(row: ArtifactRow) -> str:
     """Return the name of an artifact; the row has it as JSON if no database holds it as it is."""
     return row.name if layout.artifact_folder(row.name) == row.folder else str(json.loads(row.name))
+
+
+def known_version(storage: Storage, index: ArtifactIndex, folder: str, *, above: int, to: int | None) -> Version | None:
+    """Return the newest version between two numbers that the index knows and the files did not have when it was asked.
+
+    A version that was saved keeps its file for ever, deleted or not.  So if the index knows one and there is no file,
+    it was lost, and whoever took the one before for the newest would be served something old in silence.
+
+    Parameters
+    ----------
+    storage : Storage
+        Of the store.
+    index : ArtifactIndex
+        Its rows.
+    folder : str
+        Of the artifact.
+    above : int
+        The version that the files have, or 0.
+    to : int or None
+        The highest number that is wanted; None for the newest.
+
+    Raises
+    ------
+    CorruptRecordError
+        If its file is gone or empty, or cannot be read.
+    """
+    for row in reversed(index.rows(folder)):
+        if row.version <= above or row.is_deleted or (to is not None and row.version > to):
+            continue
+        try:
+            found = versions.read(storage, folder, row.version)
+            state = "empty"
+        except KeyMissingError:
+            found, state = None, "gone"
+        if found is None:
+            raise CorruptRecordError(
+                f"Version {row.version} of artifact {name_of(row)!a:.200} cannot be read because "
+                f"{versions.version_key(folder, row.version)} is {state}, and {index.database.url} has it. "
+                "Restore that file from a copy; or, if it is to go, use rebuild_index(). Other versions can be had by "
+                "their number."
+            )
+        if not found.deleted:
+            return found
+    return None
 
 
 OnUnreadable = Callable[[str, Exception], None]

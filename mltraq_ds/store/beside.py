@@ -86,11 +86,16 @@ def check_beside(
 
 def _check_document(storage: Storage, kind: str, stat: Stat, found: Notebook, experiment: str) -> None:
     try:
-        descriptors.from_bytes(storage.read(stat.key, max_size=descriptors.RECORD_SIZE), kind, stat.key)
+        body = descriptors.from_bytes(storage.read(stat.key, max_size=descriptors.RECORD_SIZE), kind, stat.key)
     except KeyMissingError:
         return
     except MltraqDSError as error:
         found.add("unreadable record", stat.key, experiment, stat.size, str(error))
+        return
+    home = file_layout.home_of(stat.key.partition("/")[0], kind, body)
+    if home != stat.key:
+        detail = f"It was moved here from {home or 'elsewhere'}: move it back."
+        found.add("unreadable record", stat.key, experiment, stat.size, detail)
 
 
 def _check_artifact(

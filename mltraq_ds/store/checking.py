@@ -6,14 +6,16 @@ listed first, then intents are read, then generations, and a folder with finding
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import partial
 
 from mltraq_ds.errors import ConflictError, MltraqDSError
-from mltraq_ds.objects import Objects
+from mltraq_ds.objects import Objects, objects_of
 from mltraq_ds.orm.artifacts import ArtifactIndex
 from mltraq_ds.orm.failures import INDEX_ERRORS
 from mltraq_ds.orm.index import Index
+from mltraq_ds.orm.schema import SCHEMA_VERSION
 from mltraq_ds.storage.base import Storage
 from mltraq_ds.store import generations, layout
 from mltraq_ds.store.artifact_check import check_artifacts
@@ -43,7 +45,7 @@ _LOOKS = 8
 
 
 def check(
-    store: Objects | Storage,
+    store: Objects | Storage | str | os.PathLike[str],
     index: Index | None = None,
     deep: bool = False,
     *,
@@ -53,7 +55,7 @@ def check(
 
     Parameters
     ----------
-    store : Objects or Storage
+    store : Objects, Storage, URL or path
         The store.
     index : Index, optional
         Its rows; without it only the files are checked.
@@ -65,14 +67,15 @@ def check(
     Returns
     -------
     Report
-        ``len(report) == 0`` means clean.  A database that does not answer is a finding.
+        ``len(report) == 0`` means clean.  A database that does not answer, or has no tables, is a finding; nothing is
+        made there.
 
     Raises
     ------
     StorageError
         If the store cannot be listed.
     """
-    storage = store.storage if isinstance(store, Objects) else store
+    storage = objects_of(store).storage
     found, seen = Notebook(), survey(storage)
     writers = read_intents(storage, seen.pending)
     for key, error in writers.unreadable.items():
@@ -90,6 +93,8 @@ def check(
         found.update(one)
     _check_unfinished(storage, seen, by_folder, found)
     _check_replaced(storage, examined, found)
+    if index is not None and not _may_be_asked(index, seen, found):
+        index = None
     rows = ArtifactIndex(index.database, index.store_id) if index is not None else None
     check_artifacts(storage, seen.artifacts, writers.found, rows, found, deep=deep)
     if index is not None:
@@ -208,6 +213,27 @@ def _is_still(storage: Storage, folder: str, generation: Generation) -> bool:
     except MltraqDSError:
         return True
     return now is not None and now.ident == generation.ident
+
+
+def _may_be_asked(index: Index, seen: Survey, found: Notebook) -> bool:
+    """Tell whether the index answers and has its tables, which the first question would make; note it if not."""
+    url = index.database.url
+    try:
+        version = index.database.tables_version()
+    except (*INDEX_ERRORS, MltraqDSError) as error:
+        found.add("unreachable database", detail=f"{url}: {error}")
+        return False
+    is_empty = not seen.artifacts and not any(folder.is_marked for folder in seen.folders.values())
+    if version is not None and version < SCHEMA_VERSION:
+        detail = f"The tables in {url} have version {version}; they get what {SCHEMA_VERSION} adds when they are used."
+        found.add("index drift", detail=detail)
+    elif version is None and not is_empty:
+        detail = (
+            f"There are no tables in {url}, so it has never read this store (id {index.store_id}), which is not empty. "
+            "Look whether it is the database that is meant."
+        )
+        found.add("index drift", detail=detail)
+    return version is not None and version >= SCHEMA_VERSION
 
 
 def _check_identity(storage: Storage, index: Index, found: Notebook) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
+from collections.abc import Mapping
+from typing import Any
 
 from mltraq_ds.errors import UsageError
 from mltraq_ds.ids import escape_name, unescape_name
@@ -19,6 +21,7 @@ __all__ = [
     "entries_folder",
     "entry_key",
     "entry_of",
+    "home_of",
     "is_entry",
     "kind_of",
     "log_key",
@@ -122,6 +125,18 @@ def kind_of(folder: str, key: str) -> str:
     """Return ``derived``, ``results`` or ``experiments`` if a key is that of such a document, else an empty text."""
     found = _DOCUMENT.fullmatch(key[len(folder) + 1 :]) if key.startswith(f"{folder}/") else None
     return found.group(0).partition("/")[0] if found else ""
+
+
+def home_of(folder: str, kind: str, body: Mapping[str, Any]) -> str:
+    """Return the key at which a document belongs, by what it says of itself; empty if it does not."""
+    try:
+        if kind == "derived":
+            return derived_key(folder, body["run_id"])
+        if kind == "result":
+            return result_key(folder, body["run_id"], body["name"])
+        return manifest_key(folder, body["experiment_id"], body["timestamp"])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return ""
 
 
 def manifests_prefix(folder: str, experiment_id: str) -> str:

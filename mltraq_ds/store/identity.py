@@ -12,6 +12,7 @@ import uuid
 from contextlib import suppress
 
 from mltraq_ds.errors import ConflictError, MltraqDSError, UsageError
+from mltraq_ds.objects import Objects, objects_of
 from mltraq_ds.orm.index import Index
 from mltraq_ds.orm.overview import path_of, remembered_url
 from mltraq_ds.storage import Storage, open_storage
@@ -57,7 +58,7 @@ def refuse_copy(storage: Storage, index: Index) -> None:
     )
 
 
-def renew_store_id(store: Storage | str | os.PathLike[str]) -> str:
+def renew_store_id(store: Objects | Storage | str | os.PathLike[str]) -> str:
     """Give a copied store an id of its own, so that one database can index it beside its original.
 
     No other file is changed, since all of them refer to each other by store-relative keys.  Sessions that have the
@@ -65,7 +66,7 @@ def renew_store_id(store: Storage | str | os.PathLike[str]) -> str:
 
     Parameters
     ----------
-    store : Storage, URL or path
+    store : Objects, Storage, URL or path
         The copy.
 
     Returns
@@ -80,7 +81,7 @@ def renew_store_id(store: Storage | str | os.PathLike[str]) -> str:
     CorruptRecordError
         If its id cannot be read.  Nothing was changed.
     """
-    storage = store if isinstance(store, Storage) else open_storage(store)
+    storage = objects_of(store).storage
     before = layout.read_store_id(storage)
     if before is None:
         raise UsageError(

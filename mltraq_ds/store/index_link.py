@@ -12,6 +12,7 @@ from mltraq_ds.objects import Objects
 from mltraq_ds.orm.database import Database
 from mltraq_ds.orm.failures import DATABASE_ERRORS
 from mltraq_ds.orm.index import Index
+from mltraq_ds.orm.schema import SCHEMA_VERSION
 from mltraq_ds.storage.base import Storage
 from mltraq_ds.store import layout
 from mltraq_ds.store.identity import refuse_copy
@@ -102,6 +103,15 @@ class IndexLink:
         if index is not None and not self._is_known:
             self._is_known = bool(self._try(index.knows_store))
         return index if self._is_known and not self.is_down else None
+
+    def look(self) -> Index | None:
+        """Return the index as `ask` does, without making anything or finishing the work of others."""
+        store_id = layout.read_store_id(self.storage)
+        if store_id is None:
+            return None
+        index = Index(self.database, store_id)
+        has_tables = self._try(lambda: self.database.tables_version() == SCHEMA_VERSION)
+        return index if has_tables and self._try(index.knows_store) else None
 
     def index_or_none(self) -> Index | None:
         """Return the index for writing, or None if the database does not answer."""

@@ -182,7 +182,7 @@ class IndexedStore(IndexedPuts):
 
     def check(self, deep: bool = False) -> Report:
         """Find damage in the files, and where the index says otherwise; nothing is changed.  See `Session.check`."""
-        return maintenance.check(self.storage, self.link.ask(), deep=deep)
+        return maintenance.check(self.storage, self.link.look(), deep=deep)
 
     def to_filestore(self, destination: str | os.PathLike[str] | None = None) -> FileStore:
         """Return the store without its index: its own files, or a complete copy of them.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
 from mltraq_ds.errors import CorruptRecordError, DamageError, FormatError, MltraqDSError, UsageError
-from mltraq_ds.objects import Objects
+from mltraq_ds.objects import Objects, objects_of
 from mltraq_ds.orm.artifacts import ArtifactIndex
 from mltraq_ds.orm.index import Index
 from mltraq_ds.orm.rebuild import Entry
@@ -37,7 +38,7 @@ _UNREADABLE = (DamageError, FormatError, UsageError)
 
 
 def rebuild_index(
-    objects: Objects,
+    store: Objects | Storage | str | os.PathLike[str],
     index: Index,
     *,
     id_experiment: str | None = None,
@@ -50,8 +51,8 @@ def rebuild_index(
 
     Parameters
     ----------
-    objects : Objects
-        Of the store.
+    store : Objects, Storage, URL or path
+        The store.
     index : Index
         Its rows; the tables are made if they are missing.
     id_experiment : str, optional
@@ -69,6 +70,7 @@ def rebuild_index(
     StorageError, DatabaseUnavailableError
         If store or database do not answer.  No row was changed.
     """
+    objects = objects_of(store)
     scan = _Scan(objects.storage, id_experiment, progress or without_progress)
     if id_experiment is None:
         _rebuild_artifacts(objects.storage, index, scan.seen)

@@ -31,7 +31,7 @@ REMEDIES = {
     "unfinished write": _SWEEP,
     "unlisted reference": _RESTORE,
     "unreachable remote": "Look whether it is there and at the credentials; 'remote verify' asks for every blob.",
-    "unreachable database": "Start the database or look at its URL; if it is lost, rebuild_index() restores it.",
+    "unreachable database": "Start it or look at its URL. If it is lost, or damaged and moved away: rebuild_index().",
     "unreadable descriptor": _RESTORE,
     "unreadable generation": _RESTORE,
     "unreadable intent": "Remove the file if no writer is at work.",

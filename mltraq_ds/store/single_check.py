@@ -9,7 +9,7 @@ from mltraq_ds.ids import unescape_name
 from mltraq_ds.orm.failures import INDEX_ERRORS
 from mltraq_ds.orm.index import Index
 from mltraq_ds.storage.base import Stat, Storage
-from mltraq_ds.store import descriptors, layout, single_records
+from mltraq_ds.store import descriptors, document_rows, layout, single_records
 from mltraq_ds.store.index_lag import Drift, compare, marks_of
 from mltraq_ds.store.report import Notebook
 from mltraq_ds.store.survey import Folder
@@ -44,8 +44,22 @@ def _check_folder(storage: Storage, index: Index, folder: Folder, found: Noteboo
     except MltraqDSError:
         return  # what cannot be read is a finding of its own
     drift.changed = [stat for stat in drift.changed if _is_readable(storage, stat)]
-    if drift.size and not drift.is_older:
-        found.add("index drift", f"{folder.name}/runs", id_experiment, detail=_in_words(drift))
+    if drift.is_older:
+        return  # of the whole experiment, which is a finding already
+    for key in _lost(folder.name, drift):
+        found.add("index drift", key, id_experiment, detail="The index has it, and there is no such file.")
+    changed = [stat.key for stat in drift.changed]
+    changed += [stat.key for files, _ in drift.documents.values() for stat in files]
+    if changed:
+        more = f", and {len(changed) - 1} others are not either" if len(changed) > 1 else ""
+        found.add("index drift", min(changed), id_experiment, detail=f"The index does not have it as it is{more}.")
+
+
+def _lost(folder: str, drift: Drift) -> list[str]:
+    """Return the keys of the files that the index knows and that are gone."""
+    gone = [layout.run_record_key(folder, id_run) for id_run in drift.gone]
+    gone += [document_rows.key_of(kind, folder, name) for kind, (_, names) in drift.documents.items() for name in names]
+    return sorted(gone)
 
 
 def _is_readable(storage: Storage, stat: Stat) -> bool:
@@ -66,15 +80,3 @@ def _id_of(storage: Storage, folder: Folder) -> str | None:
     except MltraqDSError:
         return None
     return str(body.get("id_experiment"))
-
-
-def _in_words(drift: Drift) -> str:
-    changed = [stat.key for stat in drift.changed]
-    changed += [stat.key for files, _ in drift.documents.values() for stat in files]
-    gone = [*drift.gone, *(name for _, names in drift.documents.values() for name in names)]
-    parts = []
-    if changed:
-        parts.append(f"{len(changed)} files are not in the index as they are, such as {min(changed)}.")
-    if gone:
-        parts.append(f"The index has {len(gone)} that have no file, such as {min(gone)!r:.80}.")
-    return " ".join(parts)

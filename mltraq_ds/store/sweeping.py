@@ -7,17 +7,19 @@ seen in one of them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from contextlib import nullcontext
+from numbers import Real
 
 from mltraq_ds.errors import CorruptRecordError, MltraqDSError, UsageError
-from mltraq_ds.objects import Objects
+from mltraq_ds.objects import Objects, objects_of
 from mltraq_ds.orm.artifacts import ArtifactIndex
 from mltraq_ds.orm.index import Index
 from mltraq_ds.storage.base import Stat, Storage
 from mltraq_ds.storage.pointer import blob_of
 from mltraq_ds.store import generations, layout
-from mltraq_ds.store.artifact_check import sweep_artifacts
+from mltraq_ds.store.artifact_sweep import ArtifactPlan, plan_artifacts
 from mltraq_ds.store.collection import mark_anew
 from mltraq_ds.store.folder import remove_mark
 from mltraq_ds.store.intents import Intent
@@ -40,11 +42,18 @@ __all__ = ["GRACE_S", "sweep"]
 
 #: What was changed more recently than this stays (s).
 GRACE_S = 86_400.0
+#: Longest grace (s): times before the year 1 cannot be computed with.
+_MAX_GRACE_S = 1e9
 #: The entry of an artifact is put at most so long (s) after its bytes.
 _SETTLED_S = 3600.0
 
 
-def sweep(objects: Objects, index: Index | None, dry_run: bool = True, grace_s: float = GRACE_S) -> SweepReport:
+def sweep(
+    store: Objects | Storage | str | os.PathLike[str],
+    index: Index | None = None,
+    dry_run: bool = True,
+    grace_s: float = GRACE_S,
+) -> SweepReport:
     """Remove what nothing refers to: orphans, old generations, leftovers of writers that died.
 
     First the work of dead writers is finished, as opening a session does, also in a dry run.  Safe beside writers and
@@ -52,10 +61,10 @@ def sweep(objects: Objects, index: Index | None, dry_run: bool = True, grace_s: 
 
     Parameters
     ----------
-    objects : Objects
-        Of the store.
-    index : Index or None
-        Its rows, whose references are kept too; None for a store without an index.
+    store : Objects, Storage, URL or path
+        The store.
+    index : Index, optional
+        Its rows, whose references are kept too; without it the files alone say what is kept.
     dry_run : bool
         Remove nothing, and say what would be.
     grace_s : float
@@ -68,22 +77,35 @@ def sweep(objects: Objects, index: Index | None, dry_run: bool = True, grace_s: 
 
     Raises
     ------
+    UsageError
+        If `store` or `grace_s` cannot be used.  Nothing was removed.
     ConflictError
         If another sweep is at work.  Nothing was removed.
     DamageError, FormatError
-        If an intent, a generation or a record cannot be read, so that it is not known what it refers to.  Nothing was
-        removed.  `check` lists all of them.
+        If an intent, a generation, a record or a version of an artifact cannot be read, so that it is not known what it
+        refers to.  Nothing was removed, or only garbage if it was damaged after the sweep had read it.  `check` lists
+        all of them.
     StorageError, DatabaseUnavailableError
         If store or database do not answer.  What was removed before is garbage.
     """
-    if grace_s < 0:
-        raise UsageError(f"grace_s={grace_s!r} is refused because it is negative. Use 0 to spare nothing.")
+    _check_grace(grace_s)
+    objects = objects_of(store)
     storage = objects.storage
     report = Notebook()
     with nullcontext() if dry_run else Lease(storage) as lease:
         run = _Sweep(objects, index, report, lease, dry_run=dry_run, grace_s=grace_s)
         run.sweep()
     return SweepReport(**report.parts(), store=storage.url, dry_run=dry_run, young=run.n_young)
+
+
+def _check_grace(grace_s: object) -> None:
+    if not isinstance(grace_s, Real) or isinstance(grace_s, bool) or not abs(float(grace_s)) <= _MAX_GRACE_S:
+        raise UsageError(
+            f"grace_s={grace_s!r:.80} is refused because it is no number of seconds up to {_MAX_GRACE_S:g}. Use "
+            "86400 for a day, or 0 to spare nothing."
+        )
+    if float(grace_s) < 0:
+        raise UsageError(f"grace_s={grace_s!r} is refused because it is negative. Use 0 to spare nothing.")
 
 
 class _Sweep:
@@ -113,16 +135,17 @@ class _Sweep:
         empty = [name for name in layout.experiment_folders(self.storage) if name not in seen.folders]
         self.before = seen.now - self.grace_s
         writers = self._intents()
-        plans = self._plan(seen, writers)
+        plans, artifacts = self._plan(seen, writers), self._plan_artifacts(seen)
+        # All roots have been read: from here on files go.
         rest = Leftovers(self.storage, self.index, self.report, dry_run=self.dry_run, before=self.before)
         rest.sweep_unfinished(seen, writers)  # first: they would keep folders from being pruned
         for plan in plans:
             self._keep_lease()
             self._remove(plan)
-        rows = ArtifactIndex(self.index.database, self.index.store_id) if self.index is not None else None
-        self.n_young += sweep_artifacts(
-            self.storage, seen.artifacts, rows, self.report, before=self.before, dry_run=self.dry_run
-        )
+        for shelf, old in artifacts.going:
+            self._keep_lease()
+            artifacts.remove(shelf, old, self.report, dry_run=self.dry_run)
+        self.n_young += artifacts.young
         rest.sweep_pending(seen)
         rest.sweep_index(self.grace_s)
         rest.prune([*empty, *self.emptied], writers)
@@ -195,6 +218,10 @@ class _Sweep:
                 f"{len(rows)} experiments of it. Look whether the store is whole; if it is, use rebuild_index()."
             )
         return plans
+
+    def _plan_artifacts(self, seen: Survey) -> ArtifactPlan:
+        rows = ArtifactIndex(self.index.database, self.index.store_id) if self.index is not None else None
+        return plan_artifacts(self.storage, seen.artifacts, rows, before=self.before)
 
     def _is_lost(self, folder: Folder, id_experiment: str) -> bool:
         """Tell whether files and row still disagree: somebody may have deleted the experiment since both were read."""

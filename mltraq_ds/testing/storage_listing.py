@@ -108,6 +108,18 @@ class ListingConformance(StorageHooks):
         assert storage.folders("a") == ["b"]
         assert storage.folders("nothing") == []
 
+    def test_list_more_than_a_page(self) -> None:
+        """More keys and folders than a server tells at once (1,000) are listed, each of them once."""
+        storage = self.make_storage()
+        keys = {f"a/{i:04}/x": i % 7 for i in range(1010)}
+        for key, size in keys.items():
+            self.raw_write(key, bytes(size))
+        for folder in ("", "a"):
+            found = [(stat.key, stat.size) for stat in storage.list(folder)]
+            assert sorted(found) == sorted(keys.items())
+        assert sorted(storage.folders("a")) == [f"{i:04}" for i in range(1010)]
+        assert storage.folders() == ["a"]
+
     def test_list_of_nothing(self) -> None:
         """A storage that was never written lists nothing, and looking makes nothing."""
         storage = self.make_storage()

@@ -31,7 +31,7 @@ from mltraq_ds.tracking.database import Database
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["answering", "find", "is_known", "listed", "load_by_id", "load_named", "refuse_no_place"]
+__all__ = ["answering", "find", "is_known", "listed", "load_by_id", "load_named", "refuse_no_place", "refuse_unknown"]
 
 #: How long to wait before each further look for an experiment that was replaced a moment ago (s).
 _WAITS_S = (0.01, 0.05, 0.2, 0.5)
@@ -133,16 +133,27 @@ def is_known(index: Index | None, storage: Storage, database_url: str) -> bool:
     """
     if index is not None and index.knows_store():
         return True
+    refuse_unknown(storage, database_url, index.store_id if index is not None else None)
+    return False
+
+
+def refuse_unknown(storage: Storage, database_url: str, store_id: str | None) -> None:
+    """Raise if a store that the database does not know has experiments.
+
+    Raises
+    ------
+    UnknownStoreError
+        If it has.
+    """
     if not layout.has_experiments(storage):
-        return False
-    if index is None:
+        return
+    if store_id is None:
         raise UnknownStoreError(
             f"The store {storage.url} has experiments but no {layout.STORE}, so nobody knows which store it is. "
-            "Restore "
-            "that file from a copy, or use session.rebuild_index() to give the store a new id."
+            "Restore that file from a copy, or use session.rebuild_index() to give the store a new id."
         )
     raise UnknownStoreError(
-        f"The database {database_url} does not know the store {storage.url} (id {index.store_id}), which is not empty. "
+        f"The database {database_url} does not know the store {storage.url} (id {store_id}), which is not empty. "
         "Use session.rebuild_index() to read it in; loading by id works without."
     )
 

@@ -135,7 +135,8 @@ class Session(Upkeep):
             if index is None:
                 self.database.ping()  # a database that does not answer is refused before anything is made
                 index = self._index = Index(self.database, layout.store_id(self.storage))
-            if not self._is_known and not index.knows_store() and not layout.has_experiments(self.storage):
+            self._is_known = self._is_known or index.knows_store()
+            if not self._is_known and not layout.has_experiments(self.storage):
                 index.register_store(self.storage.url)  # new, or its maker was killed before it came to this
                 self._is_known = True
             return index
@@ -228,9 +229,12 @@ class Session(Upkeep):
 
     def commit(self, experiment: Experiment, if_exists: str = "fail") -> None:
         """Persist an experiment of this session; see `Experiment.persist`."""
+        index = self._make_index()
+        if not self._is_known:  # whether a name is free is a question too; another one may have made the store just now
+            self._is_known = is_known(index, self.storage, self.database.url)
         persist = Persist(
             objects=self.objects(),
-            index=self._make_index(),
+            index=index,
             content=experiment.to_content(),
             base=experiment.base,
             if_exists=if_exists,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from mltraq_ds.errors import DatabaseUnavailableError, MltraqDSError, UsageError
+from mltraq_ds.errors import DatabaseUnavailableError, ExperimentNotFoundError, MltraqDSError, UsageError
 from mltraq_ds.objects import Objects
 from mltraq_ds.orm.index import Index
 from mltraq_ds.settings import resolve
@@ -19,6 +19,7 @@ from mltraq_ds.store.moving import is_copied, move
 from mltraq_ds.store.report import RebuildReport, Report, SweepReport
 from mltraq_ds.store.sweeping import GRACE_S
 from mltraq_ds.tracking.database import Database
+from mltraq_ds.tracking.finding import is_known, refuse_unknown
 from mltraq_ds.tracking.opening import opened_at
 
 __all__ = ["Upkeep"]
@@ -52,24 +53,32 @@ class Upkeep:
 
         Raises
         ------
+        ExperimentNotFoundError
+            If neither files nor database have an experiment of this id.
         ConflictError
             If the store is a copy of one that the database knows.  No row was changed.
         StorageError, DatabaseUnavailableError
             If store or database do not answer.  No row was changed.
         """
-        if layout.read_store_id(self.storage) is None and not layout.has_experiments(self.storage):
-            return RebuildReport(store=self.storage.url)
-        index = Index(self.database, layout.store_id(self.storage))
-        refuse_copy(self.storage, index)
-        return maintenance.rebuild_index(
-            self.objects(),
-            index,
-            id_experiment=None if id_experiment is None else str(id_experiment),
-            progress=self._progress(),
-        )
+        report = RebuildReport(store=self.storage.url)
+        if layout.read_store_id(self.storage) is not None or layout.has_experiments(self.storage):
+            index = Index(self.database, layout.store_id(self.storage))
+            refuse_copy(self.storage, index)
+            report = maintenance.rebuild_index(
+                self.objects(),
+                index,
+                id_experiment=None if id_experiment is None else str(id_experiment),
+                progress=self._progress(),
+            )
+        if id_experiment is not None and not (report.experiments or report.removed or report.kept or report.findings):
+            raise ExperimentNotFoundError(
+                f"No experiment has the id {str(id_experiment)!r:.80} in {report.store}. Without an id the whole store "
+                "is read in."
+            )
+        return report
 
     def check(self, deep: bool = False) -> Report:
-        """Find damage and garbage in store and database; nothing in the store is changed.
+        """Find damage and garbage in store and database; nothing is changed or made, neither files nor tables.
 
         Parameters
         ----------
@@ -112,6 +121,10 @@ class Upkeep:
 
         Raises
         ------
+        UsageError
+            If `grace_s` is no number of seconds.  Nothing was removed.
+        UnknownStoreError
+            If the database does not know this store, so that what it refers to is not known.  Nothing was removed.
         ConflictError
             If another sweep is at work, or the store is a copy.  Nothing was removed.
         DamageError, FormatError
@@ -122,8 +135,11 @@ class Upkeep:
         store_id = layout.read_store_id(self.storage)
         if store_id is None and not layout.has_experiments(self.storage):
             return SweepReport(store=self.storage.url, dry_run=dry_run)
+        if self.database.tables_version() is None:
+            refuse_unknown(self.storage, self.database.url, store_id)  # before the first question makes the tables
         index = Index(self.database, layout.store_id(self.storage))
         refuse_copy(self.storage, index)
+        is_known(index, self.storage, self.database.url)
         return maintenance.sweep(self.objects(), index, dry_run=dry_run, grace_s=grace_s)
 
     def move_store(

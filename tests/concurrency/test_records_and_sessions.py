@@ -45,6 +45,9 @@ def test_no_record_is_lost(place):
     """Every record that was put is there at the end, as put or as a session that had read it has persisted it."""
     storage = LocalStorage(place / "store", durability="relaxed")
     is_done = threading.Event()
+    FileStore(storage).scoped(ID).put_run_record(full_record("0-again", ID, metrics={"v": 0}))
+    with create_session(f"sqlite:///{place}/index.db", storage) as session:
+        session.rebuild_index()  # before that no session persists into a store that it has not made
 
     def put(number):
         store = FileStore(storage).scoped(ID)

@@ -1,8 +1,15 @@
 """check, sweep and rebuild with real servers."""
 
+from contextlib import closing
+
 import pytest
 
-from mltraq_ds.errors import DatabaseUnavailableError
+from mltraq_ds.errors import DatabaseUnavailableError, UnknownStoreError
+from mltraq_ds.orm.database import Database
+from mltraq_ds.orm.schema import SCHEMA_VERSION
+from mltraq_ds.store import FileStoreConfig
+from mltraq_ds.store.indexed import PostgresStore
+from mltraq_ds.store.types import RunRecord
 from tests.unit.store.upkeep_scene import Scene
 
 pytestmark = pytest.mark.server
@@ -51,6 +58,39 @@ def test_sweep(scene):
     assert real.kinds() == {"dead claim": 1, "old generation": 1, "orphan": 1}
     assert len(scene.check()) == 0
     assert scene.values() == values
+
+
+def test_check_makes_no_tables(database_url, tmp_path):
+    """A database without tables is told, by check and by sweep, and stays as it is until somebody uses it."""
+    scene = Scene(f"sqlite:///{tmp_path}/index.db", tmp_path / "store")
+    scene.orphan(scene.first)
+    with scene.open(database_url) as session:
+        assert session.check().kinds() == {"index drift": 1, "orphan": 1}
+        with pytest.raises(UnknownStoreError, match="rebuild_index"):
+            session.sweep(dry_run=False, grace_s=0)
+        assert session.database.tables_version() is None
+        session.rebuild_index()
+        assert session.check().kinds() == {"orphan": 1}
+        assert session.database.tables_version() == SCHEMA_VERSION
+    again = Database(database_url)
+    assert again.tables_version() == SCHEMA_VERSION
+    again.close()
+
+
+def test_check_makes_no_schema(postgresql_url, tmp_path):
+    """Looking whether a schema has tables does not make the schema."""
+    files = FileStoreConfig(root=str(tmp_path / "files")).connect()
+    files.put_run_record(RunRecord("run-1", "exp", status="success"))
+    database = Database(postgresql_url, schema="of its own")
+    names = "SELECT nspname FROM pg_namespace WHERE nspname = 'of its own'"
+    with PostgresStore.over(files, database) as store, closing(Database(postgresql_url)) as other:
+        assert store.check().kinds() == {}
+        assert database.tables_version() is None
+        assert other.rows(names)[1] == []
+        store.rebuild_index()
+        assert other.rows(names)[1] == [("of its own",)]
+        assert Database(postgresql_url, schema="of its own").tables_version() == SCHEMA_VERSION
+        assert store.check().kinds() == {}
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "mariadb"])

@@ -37,6 +37,7 @@ LAYERS = {
     "mltraq_ds.orm": (4, 0),
     "mltraq_ds.store.artifact_check": (5, 0),
     "mltraq_ds.store.artifact_rows": (5, 0),
+    "mltraq_ds.store.artifact_sweep": (5, 0),
     "mltraq_ds.store.claims": (5, 0),
     "mltraq_ds.store.commit": (5, 0),
     "mltraq_ds.store.deletion": (5, 0),

@@ -5,8 +5,9 @@ import sqlite3
 import numpy as np
 import pytest
 
-from mltraq_ds import artifact_store, get, options, save
+from mltraq_ds import artifact_store, delete, get, options, save
 from mltraq_ds.errors import ArtifactNotFoundError, CorruptRecordError
+from mltraq_ds.store import layout, versions
 from mltraq_ds.tracking.default import default_session
 
 
@@ -59,6 +60,8 @@ def test_bare_folders(folder):
     bare = folder.parent / "bare"
     (bare / "versions").mkdir(parents=True)
     (bare / "_meta.json").write_bytes((folder / "_meta.json").read_bytes())
+    assert check() == {"orphan": 1, "unreadable descriptor": 1}, "it is the mark of another artifact"
+    (bare / "_meta.json").write_bytes(layout.artifact_meta_bytes("bare"))
     (folder.parent / "theirs").mkdir()
     (folder.parent / "theirs" / "x").write_bytes(b"x")
     assert check() == {"orphan": 1}
@@ -85,6 +88,46 @@ def test_files_that_were_lost_stop_a_sweep(folder):
     assert sweep() == {"orphan": 1}
     with pytest.raises(ArtifactNotFoundError, match="no version 2"):
         get("w", 2)
+
+
+@pytest.mark.parametrize("way", ["lost", "emptied"])
+def test_an_older_version_is_never_taken_for_the_newest(folder, way):
+    """If the newest version is gone or empty and the database knows it, that is told; numbers still work."""
+    path = folder / "versions" / "2.json"
+    path.unlink()
+    if way == "emptied":
+        path.write_bytes(b"")
+    for read in (lambda: get("w"), lambda: get("w", 2), lambda: delete("w", "latest")):
+        with pytest.raises(CorruptRecordError, match=r"artifacts/w/versions/2\.json is (gone|empty)"):
+            read()
+    assert get("w", 1).get_value()[0] == 1
+    report = default_session().check()
+    (drift,) = (one for one in report if one.kind == "index drift")
+    assert drift.key == "artifacts/w/versions/2.json"
+    assert "there in the index" in drift.detail
+    assert "nothing was lost" not in str([note.detail for note in report.notes])
+    (folder / "versions" / "1.json").rename(folder / "1.json")
+    with pytest.raises(CorruptRecordError, match="versions/2"):  # the database knows both: the newest is told
+        get("w")
+    (folder / "1.json").rename(folder / "versions" / "1.json")
+    default_session().rebuild_index()
+    assert get("w").version == 1
+
+
+def test_a_version_that_comes_between_the_two_looks(folder, monkeypatch):
+    """What is saved after the files were listed and before the database is asked is the newest, and no loss."""
+    numbers = versions.numbers
+
+    def before_a_save(*of):
+        monkeypatch.setattr(versions, "numbers", numbers)
+        found = numbers(*of)
+        save(3, "w")
+        return found
+
+    monkeypatch.setattr(versions, "numbers", before_a_save)
+    assert get("w").version == 3
+    delete("w", 3)
+    assert get("w").version == 2
 
 
 def test_rows_that_were_lost(folder, home):

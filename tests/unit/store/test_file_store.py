@@ -379,6 +379,7 @@ def test_sweep_takes_bytes_without_an_entry(tmp_path):
     old, young = (f"{layout.folder_of(ID)}/artifacts/r/{digit * 32}-x" for digit in "01")
     for key in (old, young):
         _rewrite(session.storage, key, b"x")
+    session.rebuild_index()
     late = time.time() + 2 * 3600  # a clock that goes on: nobody can set the change time of a file back
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("time.time", lambda: late)

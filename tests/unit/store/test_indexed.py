@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -178,10 +179,10 @@ def test_stale_rows_are_never_served(local):
             ("run-1", "by another door"),
             ("run-3", None),
         ]
-        (drift,) = store.check()
-        assert (drift.kind, drift.experiment) == ("index drift", "exp:1")
-        assert "run-1.json" in drift.detail
-        assert "'run-2'" in drift.detail
+        changed, lost = store.check()
+        assert {(one.kind, one.experiment) for one in (lost, changed)} == {("index drift", "exp:1")}
+        assert lost.key.endswith("/runs/run-2.json")
+        assert changed.key.endswith("/runs/run-1.json")
         path = store.scoped("exp:1").get_working_directory() / "runs" / "run-3.json"
         path.write_bytes(path.read_bytes().replace(b"failed", b"cancel"))
         with pytest.raises(CorruptRecordError, match=r"run-3\.json"):
@@ -189,6 +190,32 @@ def test_stale_rows_are_never_served(local):
         os.remove(path)
         assert store.rebuild_index() == 2
         assert len(store.check()) == 0
+
+
+def test_what_was_lost_is_named(local):
+    """A file that is gone is named by check, whatever the index knows of: a record, derived metrics, a manifest."""
+    with local.connect() as store:
+        for i in range(3):
+            store.put_run_record(a_record(i))
+            store.scoped("exp:1").put_derived(f"run-{i}", {"ratio": i})
+        store.scoped("exp:1").put_experiment_manifest("exp:1", {"grid": [1, 2]})
+        root = Path(local.file_root)
+        files = [path for part in ("runs", "derived", "experiments") for path in root.rglob(f"{part}/*.json")]
+        assert len(files) == 7
+        for path in files:
+            data = path.read_bytes()
+            path.unlink()
+            (lost,) = store.check()
+            assert (lost.kind, lost.key) == ("index drift", path.relative_to(root).as_posix())
+            path.write_bytes(data)
+            os.utime(path, (1, 1))
+            (changed,) = store.check()
+            assert changed.key == lost.key
+            store.rebuild_index()
+        for path in files:
+            path.write_bytes(path.read_bytes())
+        (changed,) = store.check()
+        assert "6 others" in changed.detail
 
 
 def test_an_unknown_store_is_read_from_its_files(local):

@@ -1,17 +1,20 @@
 """check finds every kind of damage, changes nothing, and is stopped by nothing."""
 
+import contextlib
 import hashlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
 from dataclasses import replace
 
+import pytest
 import sqlalchemy as sa
 
 from mltraq_ds import options
-from mltraq_ds.errors import StorageError
+from mltraq_ds.errors import StorageError, UsageError
 from mltraq_ds.orm.overview import owners
 from mltraq_ds.store import descriptors, generations, layout, maintenance
 from mltraq_ds.store.generations import Replaced
@@ -337,6 +340,76 @@ def test_no_database(scene, tmp_path):
     assert {(one.kind, one.key) for one in report} == {("unreachable database", ""), ("orphan", key)}
     assert [one.key for one in maintenance.check(scene.objects)] == [key]
     assert [one.key for one in maintenance.check(scene.session.storage, deep=True)] == [key]
+
+
+def test_check_makes_no_database(scene, tmp_path):
+    """A database that is lost, mistyped, empty or another program's is told, and nothing is made or changed."""
+    (tmp_path / "empty.db").write_bytes(b"")
+    with contextlib.closing(sqlite3.connect(tmp_path / "theirs.db")) as theirs:
+        theirs.execute("CREATE TABLE theirs (x)")
+    (tmp_path / "garbage.db").write_bytes(b"no database" * 100)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    for name, kind in {
+        "mistyped": "index drift",
+        "empty": "index drift",
+        "theirs": "index drift",
+        "garbage": "unreachable database",
+    }.items():
+        with scene.open(f"sqlite:///{tmp_path}/{name}.db") as session:
+            (found,) = session.check()
+            assert (found.kind, found.key) == (kind, ""), name
+            assert f"{name}.db" in found.detail
+            assert "rebuild_index()" in found.remedy
+            assert ("moved away" in found.remedy) == (name == "garbage")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+def test_check_after_the_database_was_lost(local, tmp_path):
+    """A session that has it open notes that its file was removed, and does not make another one."""
+    local.session.database.close()
+    local.session.ls()
+    for path in tmp_path.glob("index.db*"):
+        path.unlink()
+    assert local.kinds() == {"index drift": 1}
+    assert [path.name for path in tmp_path.glob("index.db*")] == []
+    local.session.rebuild_index()
+    assert local.kinds() == {}
+
+
+def test_tables_of_an_older_version(local):
+    """Tables of an earlier version of the library are told, and left as they are until they are used."""
+    with local.session.database.write() as connection:
+        connection.exec_driver_sql("UPDATE mltraq_schema_version SET version = 2")
+    local.session.close()
+    (found,) = local.check()
+    assert "have version 2" in found.detail
+    assert local.session.database.tables_version() == 2
+    local.session.ls()
+    assert local.kinds() == {}
+
+
+def test_check_of_an_empty_store_without_database(tmp_path):
+    """A store that has nothing in it has nothing that a database could lack."""
+    scene = Scene(f"sqlite:///{tmp_path}/index.db", tmp_path / "store", is_empty=True)
+    layout.store_id(scene.session.storage)
+    assert scene.kinds() == {}
+    assert not (tmp_path / "index.db").exists()
+
+
+def test_stores_named_by_url_or_path(local, tmp_path):
+    """check, sweep and rebuild_index take a store however it is named; what is no store is refused."""
+    key = local.orphan(local.first)
+    storage, index = local.session.storage, local.index
+    for store in (tmp_path / "store", str(tmp_path / "store"), storage.url, storage, local.objects):
+        assert [one.key for one in maintenance.check(store)] == [key]
+        assert key in [one.key for one in maintenance.sweep(store, grace_s=0)]
+        assert maintenance.rebuild_index(store, index).experiments == 2
+    for call in (maintenance.check, maintenance.sweep, lambda store: maintenance.rebuild_index(store, index)):
+        for store in (local.session, None, 1):
+            with pytest.raises(UsageError, match="given by its URL"):
+                call(store)
+    assert maintenance.sweep(tmp_path / "store", dry_run=False, grace_s=0).kinds() == {"old generation": 1, "orphan": 1}
+    assert local.kinds() == {}
 
 
 def test_dead_claim(scene):

@@ -9,7 +9,14 @@ import pytest
 import sqlalchemy as sa
 
 from mltraq_ds import create_session
-from mltraq_ds.errors import AmbiguousNameError, ConflictError, CorruptRecordError, StorageError, UsageError
+from mltraq_ds.errors import (
+    AmbiguousNameError,
+    ConflictError,
+    CorruptRecordError,
+    ExperimentNotFoundError,
+    StorageError,
+    UsageError,
+)
 from mltraq_ds.orm.index import Index
 from mltraq_ds.orm.overview import remembered_url
 from mltraq_ds.storage import open_storage
@@ -103,6 +110,16 @@ def test_one_experiment(scene):
     report = scene.session.rebuild_index(id_experiment=scene.first.id_experiment)
     assert (report.experiments, report.removed) == (0, 1)
     assert [row["name"] for row in rows(scene.session)["experiments"]] == ["second"]
+
+
+def test_an_experiment_that_nobody_knows(scene, tmp_path):
+    """A mistyped id is told, also where there is no store yet; one that only the database knows is removed from it."""
+    empty = Scene(f"sqlite:///{tmp_path}/empty.db", f"{scene.store}-empty", is_empty=True)
+    for session in (scene.session, empty.session):
+        with pytest.raises(ExperimentNotFoundError, match="No experiment has the id 'nope'"):
+            session.rebuild_index("nope")
+    scene.session.storage.delete_folder(layout.folder_of(scene.first.id_experiment))
+    assert scene.session.rebuild_index(scene.first.id_experiment).removed == 1
 
 
 def test_one_name_twice(scene):

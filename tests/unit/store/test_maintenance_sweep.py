@@ -6,7 +6,9 @@ import os
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mltraq_ds.errors import (
@@ -14,11 +16,12 @@ from mltraq_ds.errors import (
     DamageError,
     DatabaseUnavailableError,
     StorageError,
+    UnknownStoreError,
     UsageError,
 )
 from mltraq_ds.storage.local import LocalStorage
 from mltraq_ds.storage.remote import RemoteStorage
-from mltraq_ds.store import descriptors, generations, layout, maintenance
+from mltraq_ds.store import descriptors, generations, layout, maintenance, versions
 from mltraq_ds.store.lease import Lease
 from mltraq_ds.testing import Callback, Fail, FaultStorage, LoseResponse
 from tests.unit.store.upkeep_scene import Scene
@@ -92,6 +95,10 @@ def test_grace(scene, later):
     assert len(scene.open().sweep(dry_run=False)) == 2
     with pytest.raises(UsageError, match="negative"):
         scene.sweep(grace_s=-1)
+    for grace_s in ("1", None, True, float("nan"), float("inf"), 1e10, 1j):
+        with pytest.raises(UsageError, match="no number of seconds"):
+            scene.sweep(grace_s=grace_s)
+    assert swept(scene.sweep(grace_s=np.int64(0))) == []
 
 
 def test_history_is_pruned_after_the_grace(scene, later):
@@ -339,11 +346,29 @@ def test_references_of_the_database_are_kept(scene):
 
 
 @pytest.mark.parametrize(
-    "root", ["generation", "record", "record gone", "intent", "single record", "mark", "no generation"]
+    "root",
+    [
+        "generation",
+        "record",
+        "record gone",
+        "intent",
+        "single record",
+        "mark",
+        "no generation",
+        "artifact version unreadable",
+        "artifact version lost",
+        "artifact version emptied",
+    ],
 )
 def test_fails_closed(scene, root):
-    """Whatever may refer to files and cannot be read stops the sweep before anything is removed."""
+    """Whatever may refer to files and cannot be read stops the sweep before anything is removed, from anywhere."""
     scene.orphan(scene.second)
+    scene.save("aaa")
+    scene.save("art")
+    scene.put(f"{layout.artifact_folder('aaa')}/{'0' * 32}")
+    if scene.session.storage.is_local:
+        (Path(scene.store) / f".tmp-{'0' * 32}").write_bytes(b"unfinished")
+    version = versions.version_key(layout.artifact_folder("art"), 1)
     session = scene.open()
     session.ls()
     folder = layout.folder_of(scene.first.id_experiment)
@@ -357,6 +382,12 @@ def test_fails_closed(scene, root):
         scene.put("_pending/x.json", b"no json")
     elif root == "single record":
         scene.put(f"{folder}/runs/x.json", b"no json")
+    elif root == "artifact version unreadable":
+        scene.put(version, scene.session.storage.read(version)[:-9])
+    elif root == "artifact version lost":
+        scene.session.storage.delete(version)
+    elif root == "artifact version emptied":
+        scene.put(version, b"")
     else:
         for key in scene.keys(scene.first, "generations/"):
             scene.session.storage.delete(key)
@@ -379,6 +410,26 @@ def test_fails_closed_without_database(scene, tmp_path):
     assert scene.tree() == before
     report = maintenance.sweep(scene.objects, None, dry_run=False, grace_s=0)
     assert report.kinds() == {"old generation": 1, "orphan": 1}
+
+
+def test_fails_closed_where_the_database_was_lost(scene, tmp_path):
+    """A database that has never read the store is not the one that may refer to files: nothing is removed or made."""
+    scene.orphan(scene.second)
+    before = scene.tree()
+    for dry_run in (True, False):
+        with scene.open(f"sqlite:///{tmp_path}/lost.db") as session:
+            with pytest.raises(UnknownStoreError, match="rebuild_index"):
+                scene.sweep(session=session, dry_run=dry_run)
+            assert not (tmp_path / "lost.db").exists()
+            session.database.ping()  # with tables it is as unknown
+            with pytest.raises(UnknownStoreError, match="rebuild_index"):
+                scene.sweep(session=session, dry_run=dry_run)
+            session.close()
+            (tmp_path / "lost.db").unlink()
+    assert scene.tree() == before
+    with scene.open(f"sqlite:///{tmp_path}/lost.db") as session:
+        session.rebuild_index()
+        assert "orphan" in scene.sweep(session=session).kinds()
 
 
 def test_refuses_an_empty_set_of_roots(scene):

@@ -7,10 +7,12 @@ from dataclasses import asdict
 import numpy as np
 
 from mltraq_ds import DataStore, create_session, options
+from mltraq_ds.orm.artifacts import ArtifactIndex
 from mltraq_ds.orm.index import Index
 from mltraq_ds.storage import open_storage
 from mltraq_ds.store import descriptors, layout
 from mltraq_ds.store.intents import Intent
+from mltraq_ds.store.saving import Save
 
 
 class Scene:
@@ -71,6 +73,12 @@ class Scene:
 
     def orphan(self, experiment):
         return self.put(layout.blob_key(layout.folder_of(experiment.id_experiment), uuid.uuid4()))
+
+    def save(self, name):
+        """Save an artifact of one blob, below the options of `mltraq_ds.save`; return its version."""
+        rows = ArtifactIndex(self.session.database, layout.store_id(self.session.storage))
+        saving = Save(self.objects, rows, name, "native")
+        return saving.run(lambda one: one.write(np.arange(3000.0)), lambda kept: None)
 
     def put_alone(self, experiment, fields):
         """Put the record of a run alone, around the code under test; return its key and its put id."""

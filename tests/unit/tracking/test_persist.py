@@ -505,6 +505,33 @@ def test_the_database_is_an_index_only(session, tmp_path):
             query()
 
 
+def test_no_name_is_taken_in_a_store_that_is_not_known(session, tmp_path):
+    """After the database was lost nobody knows which names are free: a persist says so and writes nothing.
+
+    Otherwise two experiments would have one name after the rebuild that comes too late.
+    """
+    experiment = make(session, ds=DataStore(a=1)).persist()
+    before = sorted(path for path in (tmp_path / "store").rglob("*"))
+    stranger = create_session(url=f"sqlite:///{tmp_path}/stranger.db", store=tmp_path / "store")
+    loaded = stranger.load_experiment(id_experiment=experiment.id_experiment)
+    persists = [
+        lambda: make(stranger, ds=DataStore(a=2)).persist(),
+        lambda: make(stranger, "another").persist(if_exists="replace"),
+        lambda: loaded.persist(if_exists="update"),
+        lambda: stranger.persist_experiment(experiment),
+    ]
+    for persist in persists:
+        with pytest.raises(UnknownStoreError, match="rebuild_index"):
+            persist()
+    assert sorted(path for path in (tmp_path / "store").rglob("*")) == before
+    stranger.rebuild_index()
+    with pytest.raises(ExperimentExistsError):
+        persists[0]()
+    loaded.persist(if_exists="update")
+    assert stranger.ls()["name"].tolist() == ["e"]
+    stranger.close()
+
+
 def test_a_dropped_session_closes_its_connections(tmp_path):
     """Nobody has to call close: when session and experiments are dropped, so are the connections they used."""
     made, closed = [], []
@@ -547,8 +574,10 @@ def test_an_experiment_of_another_store_is_named_as_such(session, tmp_path):
 
 def test_two_of_one_name_are_ambiguous(session, tmp_path):
     """Two databases over one store may give one name twice; loading by it tells the ids."""
-    first = make(session, "e").persist()
+    make(session, "known to both").persist()
     other = create_session(url=f"sqlite:///{tmp_path}/other.db", store=tmp_path / "store")
+    other.rebuild_index()
+    first = make(session, "e").persist()
     second = make(other, "e").persist()
     session.rebuild_index()
     with pytest.raises(AmbiguousNameError) as caught:
