@@ -131,9 +131,9 @@ class Scene:
     def database_url(self) -> str:
         return self.server_url or f"sqlite:///{self.root}/index.db"
 
-    def session(self, storage: Any = None) -> Session:
-        """Return a new session, as a new process would make it; nothing is flushed, since nothing loses power here."""
-        with options.ctx({"datastore.durability": "relaxed"}):
+    def session(self, storage: Any = None, durability: str = "relaxed") -> Session:
+        """Return a new session, as a new process would make it; what is not flushed is not lost without a power cut."""
+        with options.ctx({"datastore.durability": durability}):
             return create_session(self.database_url, self.store if storage is None else storage)
 
     def local(self) -> LocalStorage:
