@@ -313,7 +313,7 @@ def check_promise(
     assert set(session.ls().id_experiment) == set(state.live)
     session.database.close()
     if goes_on:
-        _go_on(scene, action, found)
+        go_on(scene, action, found)
     return found
 
 
@@ -323,7 +323,8 @@ def _owners(state: State) -> Iterator[tuple[str, str]]:
             yield folder.current["name"], folder.id_experiment
 
 
-def _go_on(scene: Scene, action: Action, found: int | None) -> None:
+def go_on(scene: Scene, action: Action, found: int | None) -> None:
+    """Persist under the name again, in both ways, at once."""
     session = scene.session()
     if found is None:
         fill(session.create_experiment(action.name), 3).persist()
@@ -334,4 +335,17 @@ def _go_on(scene: Scene, action: Action, found: int | None) -> None:
     state = scene.state()
     assert state.rows == state.live
     assert state.pending == []
+    session.database.close()
+
+
+def swept(scene: Scene) -> None:
+    """Sweep without grace; check that nothing is left to find, and every experiment reads as before."""
+    before = scene.state().live
+    session = scene.session()
+    with options.ctx({"tqdm.disable": True}):
+        session.sweep(dry_run=False, grace_s=0)
+        report = session.check(deep=True)
+    assert len(report) == 0, str(report)
+    assert scene.state().live == before
+    assert scene.state().leftovers == set()
     session.database.close()
