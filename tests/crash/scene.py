@@ -347,5 +347,6 @@ def swept(scene: Scene) -> None:
         report = session.check(deep=True)
     assert len(report) == 0, str(report)
     assert scene.state().live == before
-    assert scene.state().leftovers == set()
+    left = scene.state().leftovers
+    assert left == set(), (left, sorted(str(path.relative_to(scene.store)) for path in scene.store.rglob("*")))
     session.database.close()
