@@ -128,8 +128,12 @@ class Scene:
         return self.root / "store"
 
     @property
+    def database(self) -> Path:
+        return self.root / "index.db"
+
+    @property
     def database_url(self) -> str:
-        return self.server_url or f"sqlite:///{self.root}/index.db"
+        return self.server_url or f"sqlite:///{self.database}"
 
     def session(self, storage: Any = None, durability: str = "relaxed") -> Session:
         """Return a new session, as a new process would make it; what is not flushed is not lost without a power cut."""
@@ -156,7 +160,7 @@ class Scene:
                 _check_files(self.store, folder.current)
         found = (self.store / "_pending").glob("*")
         pending = sorted(path.name for path in found if not path.name.startswith(".tmp-"))  # those are for sweep
-        rows, names = _server_rows(self.server_url) if self.server_url else _rows(self.root / "index.db")
+        rows, names = _server_rows(self.server_url) if self.server_url else _rows(self.database)
         return State(folders, pending, rows, names)
 
 
