@@ -8,7 +8,7 @@ from mltraq_ds.errors import KeyExistsError, KeyMissingError
 from mltraq_ds.storage.base import Storage
 from mltraq_ds.store import layout
 
-__all__ = ["make_folder", "remove_mark", "unmake_folder"]
+__all__ = ["make_folder", "mark_again", "remove_mark", "unmake_folder"]
 
 _PARTS = ("", "/generations", "/runs")
 
@@ -28,6 +28,19 @@ def make_folder(storage: Storage, id_experiment: str, name: str) -> bool:
     except KeyExistsError:
         return False
     return True
+
+
+def mark_again(storage: Storage, id_experiment: str, name: str) -> None:
+    """Put the mark back into a folder that has files and no mark, which a power cut may leave of a first persist.
+
+    The mark is flushed with the blobs, not before them, and the disk keeps in any order what was not flushed.  Without
+    a mark sweep would take the blobs for the user's own as soon as the intent is gone.
+    """
+    folder, key = layout.folder_of(id_experiment), layout.meta_key(layout.folder_of(id_experiment))
+    if not storage.exists(key) and any(True for _ in storage.list(folder)):
+        data = layout.meta_bytes(id_experiment, name, 0)
+        with suppress(KeyExistsError, KeyMissingError):  # another one was faster, or removed the folder
+            storage.put(key, [data], size=len(data))
 
 
 def unmake_folder(storage: Storage, id_experiment: str, *, is_marked: bool) -> None:

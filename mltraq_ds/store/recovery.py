@@ -19,6 +19,7 @@ from mltraq_ds.orm.artifacts import ArtifactIndex
 from mltraq_ds.orm.index import Index
 from mltraq_ds.storage.base import Storage
 from mltraq_ds.store import follow_up, generations, intents, layout, reading, slots, version_deletion
+from mltraq_ds.store.folder import mark_again
 from mltraq_ds.store.generations import Generation
 from mltraq_ds.store.intents import Intent
 from mltraq_ds.store.retire import remove_files, remove_moved, retire
@@ -83,6 +84,8 @@ def finish(objects: Objects, index: Index | None, intent: Intent) -> None:
     if committed is None and intent.action == "persist" and may_come:
         committed = _fence(storage, folder, intent)
     if committed is None:
+        if intent.action == "persist" and generations.current(storage, folder) is None:
+            mark_again(storage, intent.id_experiment, intent.name)
         if may_come:
             update_index(objects, index, intent.id_experiment, intent.key)  # the fence is a generation too
         if index is not None:

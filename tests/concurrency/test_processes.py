@@ -10,6 +10,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -210,6 +211,81 @@ def test_two_replace_while_others_read_sweep_and_check(scene, tmp_path, mode, se
     assert len(session.check(deep=True)) == 0
     session.database.close()
     print(*(line for child in kids for line in child.said().splitlines() if line.startswith("counted")), sep="\n")
+
+
+@dataclass(frozen=True)
+class Beside(Scene):
+    """The same store with a database that knows only what is done by its own users."""
+
+    @property
+    def database(self) -> Path:
+        return self.root / "other.db"
+
+
+def update_and_add_until(scene: Scene, who: str, first: int, identity: str) -> None:
+    """Update one experiment of all, and persist and delete own ones, until time is up."""
+    session = scene.session()
+
+    def turn(number):
+        own = fill(session.create_experiment(f"{who}-{number}"), 2)
+        own.persist()
+        if number % 3 == 2:
+            own.delete()
+        else:
+            children.tell("own", own.name)
+        version = first + 2 * number
+        fill(session.load_experiment(id_experiment=identity), version).persist(if_exists="update")
+        children.tell("version", version)
+
+    until(scene, "persisted", turn, (ConcurrentPersistError, StaleReferenceError))
+
+
+def check_but_rows_until(scene: Scene) -> None:
+    """Check the store until time is up: all there is to find is that a database does not know what others did."""
+    session = scene.session()
+    options.set("tqdm.disable", True)
+
+    def turn(number):
+        report = session.check(deep=number % 2 == 0)
+        assert set(report.kinds()) <= {"index drift"}, report.to_json()
+
+    until(scene, "checked", turn)
+
+
+@pytest.mark.parametrize("seconds", [2, pytest.param(10, marks=pytest.mark.soak)])
+def test_two_databases_over_one_store(tmp_path, seconds):
+    """Writers who share the files and no database lose nothing of each other; each index is made up by a rebuild."""
+    scene = build(tmp_path / "scene")
+    other = Beside(scene.root)
+    identity = scene.session().load_experiment(SUBJECT).id_experiment
+    other.session().rebuild_index()
+    kids = [
+        children.start(tmp_path / "said", update_and_add_until, scene, "a", 2, identity),
+        children.start(tmp_path / "said", update_and_add_until, other, "b", 3, identity),
+        children.start(tmp_path / "said", read_until, scene),
+        children.start(tmp_path / "said", sweep_until, other),
+        children.start(tmp_path / "said", check_but_rows_until, scene),
+    ]
+    begin(scene, kids, seconds)
+    finish(kids)
+    lines = [line.split() for child in kids for line in child.said().splitlines()]
+    told = [int(line[1]) for line in lines if line[0] == "version"]
+    wanted = {line[1] for line in lines if line[0] == "own"} | {SUBJECT, BYSTANDER}
+    for side in (scene, other):
+        session = side.session()
+        assert len(session.rebuild_index()) == 0
+        assert find(session, SUBJECT) in told, show(kids)
+        # Every update that was told stands on the one before it.
+        assert session.load_experiment(SUBJECT).generation == 1 + len(told), show(kids)
+        assert set(session.ls().name) == wanted, show(kids)
+        assert all(find(session, name) == 2 for name in wanted - {SUBJECT, BYSTANDER})
+        session.sweep(dry_run=False, grace_s=0)
+        state = side.state()
+        assert state.leftovers == set(), show(kids)
+        assert state.rows == state.live
+        assert len(session.check(deep=True)) == 0
+        session.database.close()
+    print(*(" ".join(line) for line in lines if line[0] == "counted"), sep="\n")
 
 
 def die_at_once(scene: Scene, who: int) -> None:

@@ -5,8 +5,10 @@ A fork of the test process itself would take its threads and locks along; starti
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
+import signal
 import sys
 import time
 import traceback
@@ -16,11 +18,15 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
+
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
     ["mltraq_ds", "mltraq_ds.tracking.session", "mltraq_ds.testing.faults", "numpy", "pandas", "pyarrow", "scene"]
 )
 KILLED = -9
+#: Moments of the database at which a child can die: a statement is due, or was carried out; a commit is due.
+STATEMENTS = ("before_cursor_execute", "after_cursor_execute", "commit")
 
 
 @dataclass
@@ -66,6 +72,17 @@ def run(folder: Path, function: Callable[..., Any], *arguments: Any, **named: An
 def tell(*words: object) -> None:
     """Print one line at one stroke: a child that is killed has told it, or has not."""
     os.write(1, (" ".join(map(str, words)) + "\n").encode())
+
+
+def die_at_statement(n: int, event: str) -> None:
+    """Have this process end by SIGKILL at the n-th moment of one kind, of all databases together."""
+    met = itertools.count(1)
+
+    def strike(*_: Any) -> None:
+        if next(met) == n:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sa.event.listen(sa.engine.Engine, event, strike)
 
 
 def _run(output: str, function: Callable[..., Any], arguments: Any, named: Any) -> None:

@@ -128,12 +128,16 @@ class Scene:
         return self.root / "store"
 
     @property
-    def database_url(self) -> str:
-        return self.server_url or f"sqlite:///{self.root}/index.db"
+    def database(self) -> Path:
+        return self.root / "index.db"
 
-    def session(self, storage: Any = None) -> Session:
-        """Return a new session, as a new process would make it; nothing is flushed, since nothing loses power here."""
-        with options.ctx({"datastore.durability": "relaxed"}):
+    @property
+    def database_url(self) -> str:
+        return self.server_url or f"sqlite:///{self.database}"
+
+    def session(self, storage: Any = None, durability: str = "relaxed") -> Session:
+        """Return a new session, as a new process would make it; what is not flushed is not lost without a power cut."""
+        with options.ctx({"datastore.durability": durability}):
             return create_session(self.database_url, self.store if storage is None else storage)
 
     def local(self) -> LocalStorage:
@@ -156,7 +160,7 @@ class Scene:
                 _check_files(self.store, folder.current)
         found = (self.store / "_pending").glob("*")
         pending = sorted(path.name for path in found if not path.name.startswith(".tmp-"))  # those are for sweep
-        rows, names = _server_rows(self.server_url) if self.server_url else _rows(self.root / "index.db")
+        rows, names = _server_rows(self.server_url) if self.server_url else _rows(self.database)
         return State(folders, pending, rows, names)
 
 
@@ -313,7 +317,7 @@ def check_promise(
     assert set(session.ls().id_experiment) == set(state.live)
     session.database.close()
     if goes_on:
-        _go_on(scene, action, found)
+        go_on(scene, action, found)
     return found
 
 
@@ -323,7 +327,8 @@ def _owners(state: State) -> Iterator[tuple[str, str]]:
             yield folder.current["name"], folder.id_experiment
 
 
-def _go_on(scene: Scene, action: Action, found: int | None) -> None:
+def go_on(scene: Scene, action: Action, found: int | None) -> None:
+    """Persist under the name again, in both ways, at once."""
     session = scene.session()
     if found is None:
         fill(session.create_experiment(action.name), 3).persist()
@@ -334,4 +339,18 @@ def _go_on(scene: Scene, action: Action, found: int | None) -> None:
     state = scene.state()
     assert state.rows == state.live
     assert state.pending == []
+    session.database.close()
+
+
+def swept(scene: Scene) -> None:
+    """Sweep without grace; check that nothing is left to find, and every experiment reads as before."""
+    before = scene.state().live
+    session = scene.session()
+    with options.ctx({"tqdm.disable": True}):
+        session.sweep(dry_run=False, grace_s=0)
+        report = session.check(deep=True)
+    assert len(report) == 0, str(report)
+    assert scene.state().live == before
+    left = scene.state().leftovers
+    assert left == set(), (left, sorted(str(path.relative_to(scene.store)) for path in scene.store.rglob("*")))
     session.database.close()

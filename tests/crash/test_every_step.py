@@ -6,6 +6,7 @@ would, so the writer's process counts as ended.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import sqlite3
@@ -21,11 +22,11 @@ import sqlalchemy as sa
 sys.path.insert(0, str(Path(__file__).parent))
 
 import children
-from scene import ACTIONS, BYSTANDER, Scene, build, check_promise, fill, find, same
+from scene import ACTIONS, BYSTANDER, Scene, build, check_promise, fill, find, go_on, same, swept
 
 from mltraq_ds import DataStoreIO
 from mltraq_ds.errors import LeftoversWarning, MltraqDSError, MltraqDSWarning
-from mltraq_ds.store import intents
+from mltraq_ds.store import intents, survey
 from mltraq_ds.testing import Call, Fail, FaultStorage, Kill
 from tests.faults import FAULTS, Interrupt
 
@@ -140,28 +141,56 @@ def act_and_die(root: Path, name: str, n: int, when: str) -> None:
     print("struck, and lived" if storage.fired else "untouched")
 
 
-@pytest.mark.parametrize(
-    ("when", "step"),
-    [("during", 2), *(pytest.param(when, 1, marks=SOAK) for when in ("before", "during", "after"))],
-)
-@pytest.mark.parametrize("name", NAMES)
-def test_killed_at_the_nth_operation(template, tmp_path, name, when, step):
-    """SIGKILL before, in the middle of or after any operation leaves the old or new version, and work goes on."""
+def kill_each(template, tmp_path, monkeypatch, name, step, strike) -> int:
+    """Have a child die at every `step`-th moment until one is not struck; look, sweep and go on; return its number."""
+    monkeypatch.setattr(survey, "_MOMENT_S", 0.0)  # half an intent that is younger might become one
     action = ACTIONS[name]
     for n in itertools.count(1 + len(name) % step, step):
         scene = template.copy_to(tmp_path / f"{n}")
-        child = children.run(tmp_path, act_and_die, scene.root, name, n, when)
+        child = children.run(tmp_path, strike, scene.root, name, n)
         try:
-            found = check_promise(scene, action, goes_on=n % 3 == 0)
+            found = check_promise(scene, action, goes_on=False)
+            swept(scene)
+            if n % 3 == 0:
+                go_on(scene, action, found)
         except BaseException as failure:
-            failure.add_note(f"{name} killed {when} operation {n}; the child said {child.said()}")
+            failure.add_note(f"{name} killed at {n}; the child said {child.said()}")
             raise
         if "untouched" in child.said():
             assert found == action.after
             break
         # An operation that fails by itself (no such key) is not done, so nobody dies after it.
-        assert child.wait() == children.KILLED or (when == "after" and "lived" in child.said()), child.said()
-    assert n > 15
+        assert child.wait() == children.KILLED or "lived" in child.said(), child.said()
+    print(f"{name}: {n // step} kills")
+    return n
+
+
+@pytest.mark.parametrize(
+    ("when", "step"),
+    [("during", 2), *(pytest.param(when, 1, marks=SOAK) for when in ("before", "during", "after"))],
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_killed_at_the_nth_operation(template, tmp_path, monkeypatch, name, when, step):
+    """SIGKILL at any operation leaves the old or new version; sweep removes every orphan of it, and work goes on."""
+    assert kill_each(template, tmp_path, monkeypatch, name, step, functools.partial(act_and_die, when=when)) > 15
+
+
+def act_and_die_in_sql(root: Path, name: str, n: int, event: str) -> None:
+    """Do it in this process, which dies at the n-th SQL statement, or says that there was none."""
+    children.die_at_statement(n, event)
+    ACTIONS[name].run(Scene(root).session())
+    print("untouched")
+
+
+@pytest.mark.parametrize(
+    ("event", "step"),
+    [("before_cursor_execute", 5), *(pytest.param(event, 1, marks=SOAK) for event in children.STATEMENTS)],
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_killed_at_the_nth_statement(template, tmp_path, monkeypatch, name, event, step):
+    """SIGKILL before or after any SQL statement, or before a commit, is no worse than one at the storage."""
+    strike = functools.partial(act_and_die_in_sql, event=event)
+    assert kill_each(template, tmp_path, monkeypatch, name, step, strike) > (2 if event == "commit" else 5)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 sys.path.insert(0, str(Path(__file__).parent))
 
 import children
-from scene import ACTIONS, BYSTANDER, SUBJECT, Action, Scene, build, check_promise, fill, find
+from scene import ACTIONS, BYSTANDER, SUBJECT, Action, Scene, build, check_promise, fill, find, swept
 from test_every_step import SOAK, as_of_an_ended_process, attempt
 
 from mltraq_ds import DataStoreIO, options
@@ -133,18 +133,6 @@ def prepared(request, template, tmp_path_factory):
     return chore, scene, tree(done)
 
 
-def swept(scene: Scene) -> None:
-    """Sweep without grace; check that nothing is left to find, and every experiment reads as before."""
-    before = scene.state().live
-    session = scene.session()
-    session.sweep(dry_run=False, grace_s=0)
-    report = session.check(deep=True)
-    assert len(report) == 0, str(report)
-    assert scene.state().live == before
-    assert scene.state().leftovers == set()
-    session.database.close()
-
-
 def look_after(scene: Scene, chore: Chore, done: dict[str, bytes]) -> None:
     """Look at what a chore that failed has left, have it done again, and look whether all is as it should be."""
     chore.look(scene)
@@ -223,11 +211,16 @@ def test_what_a_failed_write_leaves_is_swept(template, tmp_path, monkeypatch, na
 
 
 def act_and_die(root: Path, name: str, n: int, when: str) -> None:
-    """Do it in this process, which dies at the n-th operation, or says that there was none."""
+    """Do it in this process, which dies at the n-th operation or statement, or says that there was none."""
     options.set("tqdm.disable", True)
     lease.LEASE_S = 0.0
-    storage = FaultStorage(Scene(root).local(), {n: Kill(when)})
     act = {**CHORES, "copy": COPY, "write": WRITE, "remove": REMOVE}[name]
+    if when in children.STATEMENTS:
+        children.die_at_statement(n, when)
+        act.run(Scene(root).session())
+        print("untouched")
+        return
+    storage = FaultStorage(Scene(root).local(), {n: Kill(when)})
     act.run(Scene(root).session(storage))
     print("struck, and lived" if storage.fired else "untouched")
 
@@ -248,12 +241,15 @@ def kill_each(make, tmp_path, name, when, step, look) -> None:
             break
 
 
-KILLS = [("during", 6), *(pytest.param(when, 1, marks=SOAK) for when in ("before", "during", "after"))]
+KILLS = [
+    *(("during", 6), ("before_cursor_execute", 8)),
+    *(pytest.param(when, 1, marks=SOAK) for when in ("before", "during", "after", *children.STATEMENTS)),
+]
 
 
 @pytest.mark.parametrize(("when", "step"), KILLS)
 def test_a_chore_killed_at_the_nth_operation(prepared, tmp_path, when, step):
-    """SIGKILL before, in or after any operation: no experiment is touched, and doing it again does all of it."""
+    """SIGKILL at any operation or SQL statement: no experiment is touched, and doing it again does all of it."""
     chore, scene, done = prepared
     (name,) = (name for name, one in CHORES.items() if one is chore)
     kill_each(
@@ -268,7 +264,7 @@ def test_a_chore_killed_at_the_nth_operation(prepared, tmp_path, when, step):
 
 @pytest.mark.parametrize(("when", "step"), [("during", 4), *KILLS[1:]])
 def test_a_copy_killed_at_the_nth_operation(template, tmp_path, when, step):
-    """SIGKILL at any operation of a copy: it is complete or not there, and sweep leaves nothing of it."""
+    """SIGKILL at any operation or statement of a copy: it is complete or not there, and sweep leaves nothing of it."""
 
     def look(scene):
         check_promise(scene, COPY, goes_on=False)

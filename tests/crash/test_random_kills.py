@@ -24,9 +24,10 @@ MIB = 2**20
 
 def replace_for_ever(root: Path, version: int, n_bytes: int, mode: str) -> None:
     """Replace the experiment; the array of a version holds that version only."""
-    session = Scene(root).session()
+    session = Scene(root).session(durability="full")
     while True:
         version += 1
+        begun = time.monotonic()
         array = np.full(n_bytes // 8, version, np.int64)
         if mode == "replace":
             experiment = session.create_experiment("large")
@@ -37,7 +38,7 @@ def replace_for_ever(root: Path, version: int, n_bytes: int, mode: str) -> None:
             experiment.runs.first().fields.ds.array = array
         experiment.fields.version = version
         experiment.persist(if_exists=mode)
-        children.tell("done", version)
+        children.tell("done", version, time.monotonic() - begun)
 
 
 def kills(tmp_path: Path, count: int, n_bytes: int, mode: str) -> None:
@@ -53,13 +54,14 @@ def kills(tmp_path: Path, count: int, n_bytes: int, mode: str) -> None:
     for number in range(count):
         child = children.start(tmp_path / "said", replace_for_ever, tmp_path, version, n_bytes, mode)
         deadline = time.monotonic() + 60
-        while "done" not in child.said() and time.monotonic() < deadline and child.process.exitcode is None:
+        while not persisted(child) and time.monotonic() < deadline and child.process.exitcode is None:
             time.sleep(0.01)
-        time.sleep(dice.uniform(0, 0.4))
+        # A persist lasts as long as the disk wants, so any moment of the next one, or of the one after it.
+        time.sleep(dice.uniform(0, 1.5 * next(iter(persisted(child).values()), 0.0)))
         child.kill()
         said = child.said()
         assert child.process.exitcode == children.KILLED, said
-        told = max((int(line.split()[1]) for line in said.splitlines() if line.startswith("done")), default=version)
+        told = max(persisted(child), default=version)
         found = scene.session().load_experiment("large")
         version = found.fields.version
         where = f"kill {number} of seed {seed}: told {told}, found {version}"
@@ -71,6 +73,12 @@ def kills(tmp_path: Path, count: int, n_bytes: int, mode: str) -> None:
         _sweep(scene)
 
 
+def persisted(child: children.Child) -> dict[int, float]:
+    """Return the versions that a child has told, each with the seconds that it took."""
+    lines = [line.split() for line in child.said().splitlines() if line.startswith("done")]
+    return {int(version): float(seconds) for _, version, seconds in lines}
+
+
 def _sweep(scene: Scene) -> None:
     # What was cut off before its commit is an orphan; without this, 200 kills would fill the disk.
     state = scene.state()
@@ -79,17 +87,17 @@ def _sweep(scene: Scene) -> None:
             (scene.store / key).unlink()
 
 
-@pytest.mark.parametrize("mode", ["replace", "update"])
-def test_random_kills(tmp_path, mode):
+@pytest.mark.parametrize(("mode", "count"), [("replace", 20), ("update", 4)])
+def test_random_kills(tmp_path, mode, count):
     """Killed at any moment, the version that was told last is there, or the one after it, and every byte is right."""
-    kills(tmp_path, 4, 64 * MIB, mode)
+    kills(tmp_path, count, 64 * MIB, mode)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("mode", ["replace", "update"])
 def test_two_hundred_random_kills(tmp_path, mode):
-    """As above, 100 times for each way of replacing."""
-    kills(tmp_path, 100, 64 * MIB, mode)
+    """As above, 200 times for each way of replacing."""
+    kills(tmp_path, 200, 64 * MIB, mode)
 
 
 @pytest.mark.soak

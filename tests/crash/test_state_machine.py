@@ -192,6 +192,26 @@ class Experiments(RuleBasedStateMachine):
             if is_read:
                 self.read_one(held)
 
+    @rule(who=WHO, pick=PICK, is_read=st.booleans())
+    def reload(self, who: int, pick: int, is_read: bool) -> None:
+        """Hold the present state too; what is held already stays as it is, however old."""
+        old = self.pick(who, pick)
+        base = old.experiment.base
+        if old.id not in self.live:
+            with pytest.raises(ExperimentNotFoundError):
+                old.experiment.reload()
+            return
+        version = self.live[old.id]
+        new = old.experiment.reload()
+        assert (new.id_experiment, new.name, new.base) == (old.id, version.name, version.ident)
+        assert old.experiment.base == base
+        held = Held(new, version.content.copy(), version.ident, is_lazy=True)
+        self.processes[who].held.append(held)
+        self.told["reloads"] += 1
+        if is_read:
+            self.read_one(held)
+            self.read_one(old)
+
     @rule(who=WHO, pick=PICK)
     def read(self, who: int, pick: int) -> None:
         self.read_one(self.pick(who, pick))

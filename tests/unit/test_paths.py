@@ -1,16 +1,32 @@
 """Paths: what leads out of a store, or into what `persist` manages, is refused at every public entrance."""
 
+import json
 import os
 import uuid
+from functools import partial
 
+import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from mltraq_ds import DataStore, DataStoreIO, create_session
+from mltraq_ds import DataStore, DataStoreIO, artifact_store, create_session, delete, get, options, save
+from mltraq_ds.cli.app import app
 from mltraq_ds.codecs import Directory, File
-from mltraq_ds.errors import CorruptBlobError, CorruptRecordError, ExperimentNotFoundError, InvalidNameError, UsageError
+from mltraq_ds.errors import (
+    CorruptBlobError,
+    CorruptRecordError,
+    ExperimentNotFoundError,
+    InvalidNameError,
+    MltraqDSError,
+    UsageError,
+)
 from mltraq_ds.ids import escape_name, url_from_key, validate_key
 from mltraq_ds.reference import Reference
 from mltraq_ds.storage import open_storage
+from mltraq_ds.storage.pointer import Pointer, pointer_key
+from mltraq_ds.store.files import FileStore
+from mltraq_ds.testing.store_hooks import artifact, full_record
+from mltraq_ds.tracking import default_session
 
 DIGEST = "sha256:" + "0" * 64
 
@@ -291,3 +307,112 @@ def test_a_device_or_pipe_in_a_store_does_not_hang(session, tmp_path):
         session.io("file:///own/pipe").read()
     with pytest.raises((OSError, CorruptBlobError)):
         session.io("file:///own/pipe").read_deserialize()
+
+
+def ways_to_put(storage, name):
+    """Return what writes and reads, with one string from outside as an id or a name, in every place of a FileStore."""
+    store, other = FileStore(storage, experiment_id="e"), FileStore(storage, experiment_id=name)
+    record = partial(full_record, warnings=[])
+    return {
+        "id of a run": (
+            lambda: store.put_run_record(record(name, "e")),
+            lambda: store.get_run_record(name) == record(name, "e"),
+        ),
+        "id of an experiment": (
+            lambda: other.put_run_record(record("r", name)),
+            lambda: other.get_run_record("r").experiment_id == name,
+        ),
+        "name of a log": (lambda: store.put_log("r", name, "x"), lambda: store.get_log("r", name) == "x"),
+        "run of a log": (lambda: store.put_log(name, "out", "x"), lambda: store.get_log(name, "out") == "x"),
+        "run of metrics": (lambda: store.put_derived(name, {"x": 1.0}), lambda: store.get_derived(name) == {"x": 1.0}),
+        "name of a result": (
+            lambda: store.put_result("r", name, [1]),
+            lambda: store.get_result("r", name)["data"] == [1],
+        ),
+        "run of a result": (lambda: store.put_result(name, "x", [1]), lambda: store.list_results(name) == ["x"]),
+        "name of an artifact": (
+            lambda: store.put_artifact(b"12", artifact(name, "r")),
+            lambda: [store.get_artifact(one.uri) for one in store.list_artifacts("r")] == [b"12"],
+        ),
+        "run of an artifact": (
+            lambda: store.put_artifact(b"12", artifact("a", name)),
+            lambda: [store.get_artifact(one.uri) for one in store.list_artifacts(name)] == [b"12"],
+        ),
+        "manifest": (
+            lambda: FileStore(storage).put_experiment_manifest(name, {"a": 1}),
+            lambda: FileStore(storage).get_experiment_manifest(name) == {"a": 1},
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", [*TRAVERSALS, *MANAGED], ids=name_of)
+def test_ids_and_names_of_run_records_are_data(session, tmp_path, name):
+    """Every string that a FileStore takes comes back or is refused; every file is in the folder of its experiment."""
+    before = tree(tmp_path)
+    folders = {escape_name("e"), escape_name(name)}
+    for what, (put, is_back) in ways_to_put(session.storage, name).items():
+        try:
+            put()
+        except (MltraqDSError, ValueError):
+            continue
+        assert is_back(), what
+    new = {key: value for key, value in tree(tmp_path).items() if key not in before}
+    # A collection has a name of its own in _store.json, which is the only file beside the folders of experiments.
+    assert {key.removeprefix("outer/store/").split("/")[0] for key in new} - {"_store.json"} <= folders
+    assert {key: tree(tmp_path)[key] for key in before} == before
+    store = FileStore(session.storage, experiment_id="e")
+    for entrance in (lambda: store.get_artifact(name), lambda: store.open_artifact(name)):
+        with pytest.raises(MltraqDSError):
+            entrance()
+
+
+@pytest.mark.parametrize("name", [*TRAVERSALS, *MANAGED], ids=name_of)
+def test_names_of_artifacts_are_data(tmp_path, name):
+    """Every name of an artifact works, and every file of it is below the folder of artifacts."""
+    (tmp_path / "x").write_bytes(b"outside")
+    with options.ctx({"datastore.url": str(tmp_path / "store"), "database.url": f"sqlite:///{tmp_path}/index.db"}):
+        save(np.arange(3000), name)
+        assert get(name).get_value()[-1] == 2999
+        assert [one.name for one in artifact_store()] == [name]
+        written = {key for key in tree(tmp_path) if not key.startswith(("index.db", "store/artifacts/"))}
+        assert written <= {"x", "store/_store.json"}
+        delete(name, 1)
+        default_session().close()
+    assert (tmp_path / "x").read_bytes() == b"outside"
+
+
+@pytest.mark.parametrize("place", TRAVERSALS, ids=name_of)
+def test_a_pointer_leads_to_the_digest_of_its_bytes_only(place):
+    """What a pointer names on a remote is a digest: nothing else becomes part of a path there."""
+    written = Pointer(DIGEST, 1, DIGEST, ("memory://x",)).to_bytes()
+    for part in ("digest", "index"):
+        for value in (place, f"sha256:{place}", f"{DIGEST}/{place}", f"{DIGEST[: -len(place) or None]}{place}\n"):
+            document = {**json.loads(written), part: value}
+            with pytest.raises(CorruptRecordError):
+                Pointer.from_bytes(json.dumps(document).encode(), "k")
+    with pytest.raises(InvalidNameError):
+        validate_key(pointer_key(f"../{place}"))
+
+
+@pytest.mark.parametrize("place", [place for place in (*TRAVERSALS, *MANAGED) if "\ud800" not in place], ids=name_of)
+def test_arguments_of_commands_are_data(session, tmp_path, monkeypatch, place):
+    """A name, an id, a run or a key on the command line selects what is there; it leads to no other file."""
+    session.create_experiment("e").persist()
+    monkeypatch.chdir(tmp_path)
+    before = tree(tmp_path)
+    store = str(tmp_path / "outer" / "store")
+    for words in (
+        ["show", "--", place],
+        ["show", "--id", place],
+        ["show", "e", "--run", place],
+        ["delete", "--yes", "--", place],
+        ["delete", "--yes", "--id", place],
+        ["store", "export", "--from", store, "--to", str(tmp_path / "copy"), "--experiment", place],
+        ["remote", "upload", "-i", store, "-r", str(tmp_path / "remote"), "-k", place],
+    ):
+        common = ["--database", f"sqlite:///{tmp_path}/index.db", "--store", store]
+        ended = CliRunner().invoke(app, [*common, *words], prog_name="mltraq-ds")
+        assert ended.exception is None or isinstance(ended.exception, (SystemExit, MltraqDSError)), words
+        assert words[0] in ("store", "remote") or ended.exit_code != 0, words
+    new = {key for key, value in tree(tmp_path).items() if before.get(key) != value}
+    assert all(key.startswith(("index.db", "copy/", "remote/")) for key in new), new

@@ -20,7 +20,7 @@ from mltraq_ds.errors import (
 )
 from mltraq_ds.orm.rows import NameClaim
 from mltraq_ds.storage import open_storage
-from mltraq_ds.store import claims, deletion, follow_up, generations, intents, layout, recovery, retire, slots
+from mltraq_ds.store import claims, deletion, follow_up, generations, intents, layout, recovery, retire, slots, survey
 from mltraq_ds.store.commit import Persist
 from mltraq_ds.store.generations import Generation, Replaced
 from mltraq_ds.store.intents import DONE, LEASE_S, Intent, Keeper
@@ -110,6 +110,23 @@ def test_a_writer_that_died_before_the_commit_frees_the_name(session, tmp_path, 
     fresh = create_session(url=f"sqlite:///{tmp_path}/x.db", store=tmp_path / "store")
     assert fresh.ls().name.tolist() == ["e"]
     assert intents.list_intents(session.storage) == []
+
+
+@pytest.mark.parametrize("has_blobs", [True, False])
+def test_a_first_persist_whose_mark_was_lost_is_swept(session, tmp_path, has_blobs, monkeypatch):
+    """A power cut may keep blobs and lose the mark of their folder: recovery puts it back, so that sweep knows them."""
+    monkeypatch.setattr(survey, "_MOMENT_S", 0.0)
+    dead = as_dead(session, persist_until(session, make(session), "commit"))
+    folder = tmp_path / "store" / layout.folder_of(dead.id_experiment)
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
+        if path.name == layout.META or not has_blobs:
+            path.unlink()
+    fresh = create_session(url=f"sqlite:///{tmp_path}/x.db", store=tmp_path / "store")
+    assert len(fresh.ls()) == 0
+    assert (folder / layout.META).exists() == has_blobs
+    fresh.sweep(dry_run=False, grace_s=0)
+    assert not folder.exists()
+    assert len(fresh.check(deep=True)) == 0
 
 
 @pytest.mark.parametrize("seam", ["end_replaced", "index", "retire"])
