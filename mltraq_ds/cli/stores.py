@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mltraq_ds.cli.text import print_table, printable, size_text
-from mltraq_ds.errors import UsageError
+from mltraq_ds.errors import ExperimentNotFoundError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,8 +91,15 @@ def rebuild_index(
             "This store has no index to rebuild. Give the URL of a database with ?file_root=…, or use 'mltraq-ds "
             "rebuild-index' for that of a session."
         )
-    runs = found.rebuild_index(_bar("experiments"))
-    typer.echo(f"{runs} runs are in the index.")
+    report = found.rebuild(_bar("experiments"))
+    if report is None or (experiment is not None and not report.experiments and not report.removed and not report):
+        what = f"experiment with id {experiment!r:.80} is in the store" if report is not None else "store is"
+        raise ExperimentNotFoundError(
+            f"Nothing was rebuilt because no {what} at {found.storage.url}. Use 'mltraq-ds store list' to see what is "
+            "there."
+        )
+    typer.echo(f"{report.runs} runs are in the index." if not report else _printable(str(report)))
+    raise typer.Exit(report.exit_code)
 
 
 @store.command("move")
@@ -152,6 +159,10 @@ def _storage(where: str | None) -> Any:
     if not isinstance(found, FileStore):
         raise UsageError(f"The experiments of {where!r} cannot be listed, since it is no store of files.")
     return found.storage
+
+
+def _printable(text: str) -> str:
+    return "\n".join(printable(line) for line in text.splitlines())
 
 
 def _default_store() -> str:

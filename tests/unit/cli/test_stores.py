@@ -65,3 +65,15 @@ def test_rebuild_index(cli, source, tmp_path):
     assert store.link.database.query("SELECT count(*) AS n FROM mltraq_runs").n.tolist() == [2]
     store.close()
     assert "no index" in cli("store", "rebuild-index", source, code=2).stderr
+
+
+def test_rebuild_index_beside_damage(cli, source, tmp_path):
+    """What could not be read makes the exit code 1; so does an experiment, or a store, that is not there."""
+    url = f"sqlite:///{tmp_path}/i.db?file_root="
+    assert "'zz'" in cli("store", "rebuild-index", f"{url}{source}", "--experiment", "zz", code=1).stderr
+    path = source / "other" / "runs" / "1.json"
+    path.write_bytes(path.read_bytes()[:-9])
+    found = cli("store", "rebuild-index", f"{url}{source}", code=1)
+    assert "1 run " in found.stdout
+    assert "other/runs/1.json" in found.stdout
+    assert "no store" in cli("store", "rebuild-index", f"{url}{tmp_path}/nothere", code=1).stderr
