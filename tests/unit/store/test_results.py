@@ -145,3 +145,48 @@ def test_what_is_not_there(tmp_path):
     with pytest.raises(UsageError, match="names no store"):
         load_results(3)
     assert list((tmp_path / "empty").iterdir()) == []
+
+
+class Requests:
+    """Counts what a storage is asked."""
+
+    def __init__(self, monkeypatch, kind):
+        self.verbs = []
+        for verb in ("read", "stat", "exists", "list", "open", "folders"):
+            monkeypatch.setattr(kind, verb, self._counting(getattr(kind, verb), verb))
+
+    def _counting(self, inner, verb):
+        def count(*args, **more):
+            self.verbs.append(verb)
+            return inner(*args, **more)
+
+        return count
+
+
+def test_one_experiment_does_not_ask_for_the_others(tmp_path, monkeypatch):
+    """An experiment is looked for in its own folder; damage elsewhere is nothing to it, nor to a hint."""
+    config = FileStoreConfig(root=f"memory://{tmp_path.name}-alone")
+    store = config.connect()
+    for i in range(30):
+        store.put_run_record(RunRecord.success("1", f"e{i}"))
+    bad = f"{mltraq_ds.store.layout.folder_of('e7')}/generations/1.json"
+    store.storage.put(bad, [b"{"], size=1, parents=True)
+    requests = Requests(monkeypatch, type(store.storage))
+    assert len(load_results(config, "e3")) == 1
+    assert len(requests.verbs) < 15
+    with pytest.raises(ExperimentNotFoundError, match="mean 'e3"):
+        load_results(config, "e3x")
+
+
+def test_one_run_of_several_experiments(config):
+    """A run is found by its id alone where one experiment has it, and told to be ambiguous where several have."""
+    store = config.connect()
+    for experiment, run_id in (("a", "1"), ("a", "2"), ("b", "1")):
+        store.put_run_record(RunRecord.success(run_id, experiment))
+    results = load_results(config)
+    assert results["2"].experiment_id == "a"
+    with pytest.raises(mltraq_ds.errors.AmbiguousNameError, match="'a', 'b'"):
+        results["1"]
+    assert load_results(config, "b")["1"].experiment_id == "b"
+    with pytest.raises(NotFoundError):
+        results.filter("failed")["2"]
