@@ -46,11 +46,55 @@ def test_run(config, experiment, tmp_path):
     assert again.load(first.run_id, "weights").tolist() == [0.0, 0.1, 0.2]
     assert handle.store.storage.read(first.load("io").partition(":///")[2]) == b"log"
     assert not (tmp_path / "elsewhere").exists()
+    experiment.runs[first.run_id].fields.loss = 7.5
     with pytest.raises(ExperimentExistsError):
         run(experiment, store=config)
-    experiment.runs[first.run_id].fields.loss = 7.5
     assert run(experiment, store=config, if_exists="update").generation == 2
     assert load_results(config, "my_exp:1.0")[first.run_id].metrics["loss"] == 7.5
+
+
+def test_run_again(config, experiment):
+    """What is in the store as it is in memory is left as it is, by way of a store too; anything else is refused."""
+    called = []
+
+    def step(run):
+        called.append(run.id_run)
+        train(run)
+
+    def same(**more):
+        return run(experiment, store=config.connect(), **more).generation
+
+    assert run(experiment, step, store=config).generation == 1
+    assert same() == run(experiment, store=config.connect().scoped("my_exp:1.0")).generation == 1
+    with pytest.raises(ExperimentExistsError):
+        run(experiment, step, store=config)
+    assert len(called) == 3  # refused before anything was executed
+    first = next(iter(experiment.runs.values()))
+    for change in ({"weights": np.arange(3) * 0.5}, {"loss": True}, {"new": 1}):
+        before = dict(first.fields)
+        first.fields.update(change)
+        with pytest.raises(ExperimentExistsError):
+            same()
+        first.fields.clear()
+        first.fields.update(before)
+        assert same() == 1
+    first.about.tags = ["late"]
+    with pytest.raises(ExperimentExistsError):
+        same()
+    assert same(if_exists="update") == 2
+
+
+def test_an_error_of_other_parts(config):
+    """The error of a record comes back as it was put, also after the experiment was loaded and persisted."""
+    store = config.connect()
+    errors = [{"kind": "x", "message": "boom", "detail": "d"}, {"message": "m"}, {"type": "T", "message": "m"}, {}]
+    for i, error in enumerate(errors):
+        store.put_run_record(RunRecord.failed(str(i), "e", error=error))
+    with create_session("sqlite://", store.storage) as session:
+        experiment = session.load_experiment(id_experiment="e")
+        assert experiment.runs["0"].exception.message == "boom"
+        experiment.persist()
+    assert [one.error for one in store.scoped("e").list_run_records()] == errors
 
 
 def test_run_in_parallel(experiment, tmp_path):
