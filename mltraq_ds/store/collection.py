@@ -17,6 +17,7 @@ from mltraq_ds.errors import (
 from mltraq_ds.storage.base import Storage
 from mltraq_ds.store import descriptors, generations, layout, single_records
 from mltraq_ds.store.generations import Generation, Ident
+from mltraq_ds.store.no_place import refuse_file
 
 __all__ = [
     "Pins",
@@ -122,7 +123,10 @@ def require(storage: Storage, id_experiment: str | None) -> None:
         If there is no such experiment; None means any.
     CorruptRecordError, FormatError
         If the generation or the mark of this experiment cannot be read; others are looked at for a hint only.
+    UsageError
+        If the place is a file.
     """
+    refuse_file(storage)
     if id_experiment is None:
         if not has_any(storage):
             raise ExperimentNotFoundError(

@@ -51,14 +51,18 @@ class IndexedPuts(FileStore):
     @property
     def file_store(self) -> FileStore:
         """The same store without its index."""
-        return FileStore(self.storage, experiment_id=self.experiment_id, root=self.root)
+        files = FileStore(self.storage, experiment_id=self.experiment_id, root=self.root)
+        files._looked = self._looked
+        return files
 
     def scoped(self, experiment_id: str) -> Self:
         # docstring inherited
         scoped = self.file_store.scoped(experiment_id)
         config = self.config.scoped(experiment_id) if self.config is not None else None
         own = {"experiment_id": scoped.experiment_id, "root": self.root}
-        return type(self)(self.storage, **own, link=self.link, config=config)  # type: ignore[arg-type]
+        found = type(self)(self.storage, **own, link=self.link, config=config)  # type: ignore[arg-type]
+        found._looked = self._looked
+        return found
 
     def put_run_record(self, record: RunRecord) -> None:
         # docstring inherited

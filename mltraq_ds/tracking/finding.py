@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import difflib
-import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from mltraq_ds.errors import (
     AmbiguousNameError,
-    CorruptRecordError,
     ExperimentNotFoundError,
-    FormatError,
-    KeyMissingError,
     UnknownStoreError,
-    UsageError,
 )
 from mltraq_ds.objects import Objects
 from mltraq_ds.orm.index import Index
 from mltraq_ds.orm.overview import remembered_url
 from mltraq_ds.storage import Storage
-from mltraq_ds.storage.places import path_from
-from mltraq_ds.store import collection, descriptors, layout, reading
+from mltraq_ds.store import collection, layout, reading
 from mltraq_ds.store.generations import Generation
 from mltraq_ds.store.records import ExperimentContent
 from mltraq_ds.tracking.database import Database
@@ -31,7 +24,7 @@ from mltraq_ds.tracking.database import Database
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["find", "is_known", "listed", "load_named", "refuse_no_place"]
+__all__ = ["find", "is_known", "listed", "load_named"]
 
 #: How long to wait before each further look for an experiment that was replaced a moment ago (s).
 _WAITS_S = (0.01, 0.05, 0.2, 0.5)
@@ -128,24 +121,6 @@ def is_known(index: Index | None, storage: Storage, database_url: str) -> bool:
         f"The database {database_url} does not know the store {storage.url} (id {index.store_id}), which is not empty. "
         "Use session.rebuild_index() to read it in; loading by id works without."
     )
-
-
-def refuse_no_place(storage: Storage) -> None:
-    """Raise if no store can be here: nothing found at a mistyped URL looks like an empty store.
-
-    Raises
-    ------
-    UsageError
-        If it is a file, or a folder that a store manages, such as that of an experiment.  Nothing was changed.
-    """
-    if storage.is_local and os.path.isfile(path_from(storage.url)):
-        raise UsageError(f"{storage.url} cannot be a store because it is a file. Use the URL of a folder.")
-    with suppress(KeyMissingError, CorruptRecordError, FormatError):  # without our mark it is a folder like any other
-        descriptors.from_bytes(storage.read(layout.META), "folder", layout.META)
-        raise UsageError(
-            f"{storage.url} cannot be a store because it is a folder inside one: its {layout.META} says so. Use the "
-            f"URL of the folder that has {layout.STORE}."
-        )
 
 
 def _nearest(index: Index | None, name: str) -> str:
