@@ -33,6 +33,7 @@ class FileRecords(FileScope):
         StorageError
             If the storage refuses.  The earlier record, if any, is complete.
         """
+        run_mapping.check_record(record)
         if self.experiment_id is None:
             self.scoped(record.experiment_id).put_run_record(record)
             return

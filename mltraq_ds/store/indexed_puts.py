@@ -9,7 +9,7 @@ from mltraq_ds.orm.index import Index
 from mltraq_ds.orm.single_rows import DERIVED, MANIFEST
 from mltraq_ds.orm.singles import SingleIndex
 from mltraq_ds.storage.base import Storage
-from mltraq_ds.store import document_rows, file_layout, generations, layout, single_records
+from mltraq_ds.store import document_rows, file_layout, generations, layout, run_mapping, single_records
 from mltraq_ds.store.document_rows import stamp_of
 from mltraq_ds.store.files import FileStore
 from mltraq_ds.store.index_link import IndexLink
@@ -66,6 +66,7 @@ class IndexedPuts(FileStore):
 
     def put_run_record(self, record: RunRecord) -> None:
         # docstring inherited
+        run_mapping.check_record(record)
         if self.experiment_id is None:
             self.scoped(record.experiment_id).put_run_record(record)
             return

@@ -14,11 +14,19 @@ from mltraq_ds.store.tagged import NotInline, is_json_text, tag
 from mltraq_ds.store.tagged_values import is_scalar, read_values, tag_values
 from mltraq_ds.store.types import ArtifactDescriptor, Provenance, RunRecord, Status
 
-__all__ = ["BLOB_FORMAT", "check_text", "descriptor_to", "entry_from", "record_from", "record_to"]
+__all__ = ["BLOB_FORMAT", "check_record", "check_text", "descriptor_to", "entry_from", "record_from", "record_to"]
 
 #: Format of the descriptors that stand for params and fields in blobs.
 BLOB_FORMAT = "mltraq_ds/blob"
 _PLAIN = ("context_fingerprint", "params_fingerprint", "seed_fingerprint", "duration_ms", "notes", "tags", "warnings")
+_KINDS: tuple[tuple[str, type, str], ...] = (
+    ("metrics", Mapping, "a dictionary"),
+    ("params_resolved", Mapping, "a dictionary"),
+    ("provenance", Provenance, "a Provenance"),
+    ("tags", list, "a list of texts"),
+    ("warnings", list, "a list of texts"),
+    ("artifacts", list, "a list of ArtifactDescriptor"),
+)
 _FAILURE = ("type", "message", "traceback")
 _DAMAGE = (ValueError, TypeError, LookupError, AttributeError)
 
@@ -38,6 +46,29 @@ def check_text(text: object, what: str) -> str:
             f"The {what} {text!a:.80} cannot be kept because its surrogates form a pair. Use the character."
         )
     return text
+
+
+def check_record(record: object) -> RunRecord:
+    """Return a run record if its parts are of their kinds, so that what is put comes back.
+
+    Raises
+    ------
+    UsageError
+        If it is none, or a part of it is of another kind.
+    """
+    if not isinstance(record, RunRecord):
+        raise UsageError(f"A run record is a RunRecord, not a {type(record).__name__}. Use RunRecord(run_id, …).")
+    for name, kind, what in _KINDS:
+        value = getattr(record, name)
+        is_list = kind is list and isinstance(value, tuple)
+        if not (isinstance(value, kind) or is_list):
+            raise UsageError(
+                f"{name} of run {record.run_id!r:.80} is {what}, not a {type(value).__name__}. Leave it out else."
+            )
+    for name in ("tags", "warnings"):
+        for text in getattr(record, name):
+            check_text(text, f"text among the {name} of run {record.run_id!r:.80}")
+    return record
 
 
 def record_to(record: RunRecord) -> dict[str, Any]:

@@ -14,7 +14,17 @@ from mltraq_ds.store import file_layout, generations, layout, single_records
 from mltraq_ds.store import references as found_in
 from mltraq_ds.store.generations import Generation
 
-__all__ = ["GENERATION", "KINDS", "Item", "Plan", "Selection", "plan_experiment", "plan_rest", "unclaimed"]
+__all__ = [
+    "GENERATION",
+    "KINDS",
+    "Item",
+    "Plan",
+    "Selection",
+    "left_of_deleted",
+    "plan_experiment",
+    "plan_rest",
+    "unclaimed",
+]
 
 #: What is counted.
 KINDS = ("runs", "derived", "logs", "results", "manifests", "artifacts", "blobs", "generations", "others")
@@ -184,6 +194,18 @@ def unclaimed(storage: Storage, id_experiment: str, run_ids: Iterable[str], want
         if is_beside and stat.key not in keys and not stat.key.startswith(own):
             found.append(stat.key)
     return sorted(found)
+
+
+def left_of_deleted(source: Storage, target: Storage, id_experiment: str, wanted: Selection) -> list[str]:
+    """Return the keys of what the target has beside runs that were deleted at the source; entries before bytes."""
+    folder = layout.folder_of(id_experiment)
+    gone = [one.id_run for one in single_records.all_of(source, folder) if one.body is None]
+    if not gone:
+        return []
+    there = {stat.key for stat in source.list(folder)}
+    kept = set(unclaimed(target, id_experiment, gone, wanted))
+    beside = set(unclaimed(target, id_experiment, (), wanted))
+    return sorted(beside - kept - there, key=lambda key: (not key.endswith(".json"), key))
 
 
 def plan_rest(storage: Storage) -> list[list[Item]]:

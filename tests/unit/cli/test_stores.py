@@ -33,6 +33,14 @@ def test_list(cli, source):
     assert "exp:1" in cli("store", "list", source).stdout
     listed = json.loads(cli("store", "list", source, "--json").stdout)
     assert [(one["id_experiment"], one["generation"]) for one in listed] == [("exp:1", 0), ("other", 0)]
+    assert [(one["runs"], one["size_bytes"] > 100) for one in listed] == [(1, True), (1, True)]
+
+
+def test_list_nothing(cli, tmp_path):
+    """A name where no store is, and a file, are no empty tables."""
+    assert "no store at" in cli("store", "list", tmp_path / "nothere", code=1).stderr
+    (tmp_path / "file").write_text("x")
+    assert "is a file" in cli("store", "list", tmp_path / "file", code=2).stderr
 
 
 def test_export_and_import(cli, source, tmp_path):

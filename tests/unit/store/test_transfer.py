@@ -20,6 +20,7 @@ from mltraq_ds.store import (
     descriptors,
     export_store,
     intents,
+    transfer_copy,
 )
 from mltraq_ds.store.checking import check
 from mltraq_ds.store.intents import Intent
@@ -493,3 +494,44 @@ def test_what_no_verb_can_name(tmp_path):
     assert export_store(files, custom, experiment_id="a", include_logs=False)["runs"] == 0
     with pytest.raises(TransferError, match="own/notes.txt"):
         export_store(files, custom, include_logs=False)
+
+
+def test_a_deleted_run_takes_its_own_along(tmp_path):
+    """With overwrite=True a run that the source has deleted leaves nothing at the destination; others stay."""
+    files = FileStoreConfig(root=tmp_path / "files", experiment_id="a").connect()
+    for run in ("1", "1_2", "2"):
+        files.put_run_record(RunRecord.success(run, "a"))
+        files.put_log(run, "out", run)
+        files.put_derived(run, {"x": 1})
+        files.put_result(run, "y", [1])
+        files.put_artifact(run.encode(), ArtifactDescriptor("1", "z", run_id=run))
+    there = FileStoreConfig(root=tmp_path / "there", experiment_id="a").connect()
+    export_store(files, there)
+    files.delete_run("1")
+    files.put_log("1", "again", "a second life")
+    with pytest.raises(TransferError, match="overwrite=True"):
+        export_store(files, there)
+    assert there.get_log("1", "out") == "1"
+    export_store(files, there, overwrite=True)
+    assert there.get_run_record("1") is None
+    assert (there.get_log("1", "out"), there.get_derived("1"), there.list_artifacts("1")) == (None, None, [])
+    assert there.list_results("1") == []
+    assert there.get_log("1", "again") == "a second life"
+    for run in ("1_2", "2"):
+        assert (there.get_log(run, "out"), there.get_derived(run), there.list_results(run)) == (run, {"x": 1}, ["y"])
+        assert there.get_artifact(there.list_artifacts(run)[0].uri) == run.encode()
+    assert len(check(there.storage)) == 0
+
+
+def test_members_are_compared_by_their_digest(source, tmp_path, monkeypatch):
+    """Damage that no CRC-32 shows does not arrive: at the destination blobs are compared by SHA-256."""
+    seen, inner = [], transfer_copy._verify
+
+    def verify(storage, item, by="digest"):
+        seen.append((storage.url, item.kind, by))
+        inner(storage, item, by=by)
+
+    monkeypatch.setattr(transfer_copy, "_verify", verify)
+    export_store(source, tmp_path / "there")
+    blobs = {(url.rpartition("/")[2], by) for url, kind, by in seen if kind == "blobs"}
+    assert blobs == {("source", "crc"), ("there", "digest")}
