@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 from typing import Any, ClassVar, Self
 
 from mltraq_ds.errors import UsageError
-from mltraq_ds.store.locator_parts import LocatorInfo
+from mltraq_ds.store.locator_parts import LocatorInfo, check_id
 from mltraq_ds.store.secrets import hide, is_reference, names_of_secrets, refer, resolve
 
 __all__ = ["ConfigRegistry", "StoreConfig"]
@@ -127,7 +127,7 @@ class StoreConfig(ABC):
 
     def __post_init__(self) -> None:
         if self.experiment_id is not None:
-            _check_id(self.experiment_id)
+            check_id(self.experiment_id)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -159,7 +159,7 @@ class StoreConfig(ABC):
         UsageError
             If it is scoped to another one already.
         """
-        _check_id(experiment_id)
+        check_id(experiment_id)
         if self.experiment_id not in (None, experiment_id):
             raise UsageError(
                 f"The store cannot be scoped to {experiment_id!r} because it is scoped to {self.experiment_id!r}. "
@@ -286,11 +286,6 @@ class StoreConfig(ABC):
 
     def __deepcopy__(self, memo: object) -> Self:
         return self  # a value
-
-
-def _check_id(experiment_id: object) -> None:
-    if not isinstance(experiment_id, str):
-        raise UsageError(f"The id of an experiment is a string, not {type(experiment_id).__name__}. Use str(...).")
 
 
 def _is_required(one: Field[Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -74,6 +75,7 @@ class _View:
         self.living = None if living is None or living.deleted else living
         self._folds = frozenset(self.generation.folds if self.generation else ())
         self._committed: _Committed | None = None
+        self._files: set[str] | None = None
 
     def is_current(self) -> bool:
         """Tell whether the rows are those of the generation, and the index knows of nothing that it could not read."""
@@ -90,7 +92,7 @@ class _View:
             body: dict[str, Any] = json.loads(text)
             return body
         # On remote storages a record over that of the generation is known by its row only.
-        if text is None and not (self.storage.is_local and self.storage.exists(self._key(id_run))):
+        if text is None and not (self.storage.is_local and self._key(id_run) in self._alone()):
             return self._below(id_run, position)
         return self.body_from_files(id_run)
 
@@ -129,6 +131,12 @@ class _View:
             return ""
         return single.id_run
 
+    def _alone(self) -> set[str]:
+        """Return the keys of the records that were put alone, listed once: asking for each run would cost more."""
+        if self._files is None:
+            self._files = set(single_records.keys(self.storage, self.folder))
+        return self._files
+
     def _key(self, id_run: str) -> str:
         return layout.run_record_key(self.folder, id_run)
 
@@ -162,20 +170,30 @@ class _Committed:
             if now is None or now.deleted or now.ident == generation.ident:
                 raise
             self._files = reading.read_records(storage, now)
-        self._lines: list[tuple[str, bytes]] = []
         for key, data in self._files:
-            head, *lines = data.splitlines() or [b""]
-            records.parse_json(head, key)  # the first line is the record of the experiment
-            self._lines += [(key, line) for line in lines]
+            records.parse_json(data[: data.find(b"\n") + 1], key)  # the first line is the record of the experiment
+        # Found as far as they are asked for, in order: most callers want the first ones of many.
+        self._more = self._find_lines()
+        self._lines: list[tuple[str, bytes]] = []
         self._all: dict[str, dict[str, Any]] | None = None
+
+    def _find_lines(self) -> Iterator[tuple[str, bytes]]:
+        for key, data in self._files:
+            start = data.find(b"\n") + 1
+            while 0 < start < len(data):
+                end = data.find(b"\n", start) + 1 or len(data)
+                yield key, data[start:end]
+                start = end
 
     def get(self, id_run: str, position: int | None) -> dict[str, Any] | None:
         """Return the record of a run; `position` is where it is, if it is known."""
-        if position is not None and self._all is None and 0 <= position < len(self._lines):
-            key, line = self._lines[position]
-            body = records.parse_line(line, key)
-            if body["id_run"] == id_run:
-                return body
+        if position is not None and self._all is None:
+            self._lines += itertools.islice(self._more, max(0, position + 1 - len(self._lines)))
+            if 0 <= position < len(self._lines):
+                key, line = self._lines[position]
+                body = records.parse_line(line, key)
+                if body["id_run"] == id_run:
+                    return body
         if self._all is None:
             bodies = (body for key, data in self._files for body in records.parse_json(data, key)[1])
             self._all = {body["id_run"]: body for body in bodies}

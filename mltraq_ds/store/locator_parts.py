@@ -13,7 +13,7 @@ from mltraq_ds.storage.access import known_schemes
 from mltraq_ds.storage.places import path_from, scheme_of
 from mltraq_ds.store.secrets import HIDDEN, hide
 
-__all__ = ["LocatorInfo", "parse_locator", "refuse_dots", "text_of", "without_parameters"]
+__all__ = ["LocatorInfo", "check_id", "parse_locator", "refuse_dots", "text_of", "without_parameters"]
 
 _URL = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?:(?P<user>[^:/@?#]*)(?::(?!\d+(?:/|$))(?P<password>[^@]*))?@)?"
@@ -137,6 +137,12 @@ def text_of(place: object) -> str:
             f"Write '{scheme}://…', or './' before the path of a folder of this name."
         )
     return raw
+
+
+def check_id(experiment_id: object) -> None:
+    """Refuse an id of an experiment that is no text."""
+    if not isinstance(experiment_id, str):
+        raise UsageError(f"The id of an experiment is a string, not {type(experiment_id).__name__}. Use str(...).")
 
 
 def refuse_dots(url: str) -> None:
