@@ -95,6 +95,32 @@ class Listing(PutToIndex):
         assert number == self.size["records"] * 9 // 10
 
 
+class ListingPersisted(PutToIndex):
+    """List many runs of one persist."""
+
+    name = OURS
+    labels = ("index, first 1,000",)
+
+    def prepare(self) -> None:
+        from mltraq_ds import Experiment, create_session
+
+        config = self.config()
+        with create_session(config.connection_string, config.file_root) as session:
+            experiment = Experiment(session, "exp:1", "exp:1").add_runs(depth=list(range(self.size["records"])))
+            for run in experiment.runs.values():
+                run.status, run.fields.loss = "success", run.params.depth / 2
+            experiment.persist()
+
+    def use(self) -> None:
+        from mltraq_ds.store.run_filter import RunFilter
+
+        store, wanted = self.config().connect(), RunFilter("success")
+        list(itertools.islice(store.find_run_records(wanted, "exp:1"), 1000))
+        with self.work.timed("index, first 1,000"):
+            found = list(itertools.islice(store.find_run_records(wanted, "exp:1"), 1000))
+        assert len({one.run_id for one in found if one.metrics["loss"] == one.params_resolved["depth"] / 2}) == 1000
+
+
 class _Copying(Contestant):
     labels = ("copy",)
 
@@ -173,6 +199,15 @@ ROWS = [
             Target("files, all", seconds=10.0),
             Target("rebuild", seconds=20.0),
         ),
+    ),
+    Row(
+        "listing_persisted",
+        "100,000 runs of one persist: filter by the index",
+        phases=("use",),
+        prepare=("prepare",),
+        contestants=(ListingPersisted,),
+        full={"records": 100_000},
+        targets=(Target("index, first 1,000", seconds=0.05),),
     ),
     Row(
         "export",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mltraq_ds.cli.text import print_table, printable, size_text
-from mltraq_ds.errors import UsageError
+from mltraq_ds.errors import ExperimentNotFoundError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,12 +41,14 @@ def list_stores(
             printable(row.id_experiment),
             printable(row.name),
             str(row.generation),
+            str(row.runs),
             str(row.blobs),
             size_text(row.size_bytes),
         )
         for row in rows
     ]
-    print_table(("id", "name", "generation", "blobs", "size"), table, right=("generation", "blobs", "size"))
+    numbers = ("generation", "runs", "blobs", "size")
+    print_table(("id", "name", *numbers), table, right=numbers)
 
 
 @store.command("export")
@@ -91,8 +93,15 @@ def rebuild_index(
             "This store has no index to rebuild. Give the URL of a database with ?file_root=…, or use 'mltraq-ds "
             "rebuild-index' for that of a session."
         )
-    runs = found.rebuild_index(_bar("experiments"))
-    typer.echo(f"{runs} runs are in the index.")
+    report = found.rebuild(_bar("experiments"))
+    if report is None or (experiment is not None and not report.experiments and not report.removed and not report):
+        what = f"experiment with id {experiment!r:.80} is in the store" if report is not None else "store is"
+        raise ExperimentNotFoundError(
+            f"Nothing was rebuilt because no {what} at {found.storage.url}. Use 'mltraq-ds store list' to see what is "
+            "there."
+        )
+    typer.echo(f"{report.runs} runs are in the index." if not report else _printable(str(report)))
+    raise typer.Exit(report.exit_code)
 
 
 @store.command("move")
@@ -145,13 +154,22 @@ def _storage(where: str | None) -> Any:
         from mltraq_ds.tracking import create_session
 
         return create_session().storage
+    from mltraq_ds.store import layout
     from mltraq_ds.store.files import FileStore
     from mltraq_ds.store.locator import create_store
+    from mltraq_ds.store.no_place import refuse_file
 
     found = create_store(where)
     if not isinstance(found, FileStore):
         raise UsageError(f"The experiments of {where!r} cannot be listed, since it is no store of files.")
+    refuse_file(found.storage)
+    if layout.read_store_id(found.storage) is None and not layout.has_experiments(found.storage):
+        raise NotFoundError(f"Nothing is listed because there is no store at {found.storage.url}. Look at its name.")
     return found.storage
+
+
+def _printable(text: str) -> str:
+    return "\n".join(printable(line) for line in text.splitlines())
 
 
 def _default_store() -> str:

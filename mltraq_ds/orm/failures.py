@@ -43,6 +43,10 @@ _REFUSED = (
     "the server refuses the connection",
     "Look at user, password and database in the URL; 'createdb' makes a missing database.",
 )
+_UNKNOWN_PARAMETER = (
+    "its URL has a parameter that the driver does not know",
+    "Look at what follows '?' there; file_root, schema and experiment_id are ours, all others the driver's.",
+)
 _UNREACHABLE = ("the server does not answer", "Start the server, or look at host and port in the database URL.")
 
 
@@ -64,6 +68,8 @@ def explain(error: BaseException) -> tuple[str, str] | None:
     # psycopg gives a failed connect no code; what the server itself says there begins with FATAL.
     if "FATAL:" in str(error.orig):
         return _REFUSED
+    if "connection option" in str(error.orig):
+        return _UNKNOWN_PARAMETER
     return _UNREACHABLE if isinstance(error, sa.exc.OperationalError) or error.connection_invalidated else None
 
 

@@ -8,11 +8,22 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from mltraq_ds.orm.database import Database
 from mltraq_ds.orm.index import Index
 from mltraq_ds.orm.rows import NameClaim
 from mltraq_ds.orm.tables import CURRENT, DELETED, experiments, names, records, runs, stores
 
-__all__ = ["Summary", "claims", "count_deleted", "owners", "path_of", "remembered_url", "single_counts", "summaries"]
+__all__ = [
+    "Summary",
+    "claims",
+    "count_deleted",
+    "identity_of",
+    "owners",
+    "path_of",
+    "remembered_url",
+    "single_counts",
+    "summaries",
+]
 
 _e = experiments.c
 _n = names.c
@@ -76,6 +87,14 @@ def count_deleted(index: Index, before: datetime) -> int:
     """Return how many rows `Index.forget_deleted` would drop."""
     with index.database.read() as connection:
         return int(connection.execute(_DELETED, {"of_store": index.store_id, "before": before}).scalar_one())
+
+
+def identity_of(database: Database) -> tuple[str, str, bool]:
+    """Return URL (without secrets) and schema of a database, and whether they mean another one on another machine."""
+    # The settings are what a database takes along when it is pickled.
+    settings = database.__getstate__()["settings"]
+    is_of_machine = sa.make_url(database.url).host in (None, "", "localhost", "127.0.0.1", "::1")
+    return database.url, settings["schema"] or "", is_of_machine
 
 
 def path_of(index: Index) -> str | None:

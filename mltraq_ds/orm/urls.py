@@ -11,7 +11,7 @@ from sqlalchemy.engine import URL
 
 from mltraq_ds.errors import UsageError
 
-__all__ = ["check_schema", "hide_secrets", "is_in_memory", "parse_url", "remove_secrets", "where_passwords_are"]
+__all__ = ["URL", "check_schema", "hide_secrets", "is_in_memory", "parse_url", "remove_secrets", "where_passwords_are"]
 
 # A name without a driver means the driver our extras install.
 _DRIVERS = {

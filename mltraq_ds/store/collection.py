@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+import difflib
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import suppress
 
-from mltraq_ds.errors import KeyExistsError, KeyMissingError, MltraqDSError
+from mltraq_ds.errors import (
+    DamageError,
+    ExperimentNotFoundError,
+    FormatError,
+    KeyExistsError,
+    KeyMissingError,
+    MltraqDSError,
+)
 from mltraq_ds.storage.base import Storage
 from mltraq_ds.store import descriptors, generations, layout, single_records
 from mltraq_ds.store.generations import Generation, Ident
+from mltraq_ds.store.no_place import refuse_file
 
-__all__ = ["Pins", "experiments", "id_by_records", "is_replaced", "mark_anew", "pins", "unlisted"]
+__all__ = [
+    "Pins",
+    "exists",
+    "experiments",
+    "has_any",
+    "id_by_records",
+    "is_replaced",
+    "mark_anew",
+    "pins",
+    "require",
+    "unlisted",
+]
 
 #: Versions that count as deleted, by id of the experiment.
 Pins = dict[str, set[Ident]]
@@ -30,8 +50,17 @@ def is_replaced(generation: Generation, pinned: Pins) -> bool:
     return any(generation.stands_on(ident) for ident in pinned.get(generation.id_experiment, ()))
 
 
-def experiments(storage: Storage) -> dict[str, Generation | None]:
+def experiments(
+    storage: Storage, on_corrupt: Callable[[str, MltraqDSError], None] | None = None
+) -> dict[str, Generation | None]:
     """Return every experiment of a store by id: its current generation, or None if there are single records only.
+
+    Parameters
+    ----------
+    storage : Storage
+        Of the store.
+    on_corrupt : callable, optional
+        Given folder and error of each experiment that cannot be told; without it the first one is raised.
 
     Raises
     ------
@@ -41,16 +70,76 @@ def experiments(storage: Storage) -> dict[str, Generation | None]:
     found: dict[str, Generation | None] = {}
     current: list[Generation] = []
     for folder in layout.experiment_folders(storage):
-        generation = generations.current(storage, folder)
-        if generation is not None:
-            current.append(generation)
-        if generation is not None and not generation.deleted:
-            found[generation.id_experiment] = generation
-        elif (id_experiment := id_by_records(storage, folder, generation)) is not None:
-            found[id_experiment] = None
+        try:
+            generation = generations.current(storage, folder)
+            if generation is not None:
+                current.append(generation)
+            if generation is not None and not generation.deleted:
+                found[generation.id_experiment] = generation
+            elif (id_experiment := id_by_records(storage, folder, generation)) is not None:
+                found[id_experiment] = None
+        except (DamageError, FormatError) as error:
+            if on_corrupt is None:
+                raise
+            on_corrupt(folder, error)
     pinned = pins(current)
     replaced = [id_ for id_, one in found.items() if one is not None and is_replaced(one, pinned)]
     return {id_: one for id_, one in found.items() if id_ not in replaced or _has_records(storage, one)}
+
+
+def exists(storage: Storage, id_experiment: str) -> bool:
+    """Tell whether there is an experiment, by its folder alone.
+
+    Raises
+    ------
+    CorruptRecordError, FormatError
+        If its generation or its mark cannot be read.
+    """
+    folder = layout.folder_of(id_experiment)
+    generation = generations.current(storage, folder)
+    if generation is not None and not generation.deleted:
+        return True
+    return id_by_records(storage, folder, generation) == id_experiment
+
+
+def has_any(storage: Storage) -> bool:
+    """Tell whether there is an experiment, looking at no more folders than needed; one that is damaged counts too."""
+    for folder in layout.experiment_folders(storage):
+        try:
+            generation = generations.current(storage, folder)
+            if (generation and not generation.deleted) or id_by_records(storage, folder, generation) is not None:
+                return True
+        except (DamageError, FormatError):
+            return True  # whoever reads it is told
+    return False
+
+
+def require(storage: Storage, id_experiment: str | None) -> None:
+    """Refuse an experiment, or a collection, that is not there: nothing found at a mistyped path looks like no runs.
+
+    Raises
+    ------
+    ExperimentNotFoundError
+        If there is no such experiment; None means any.
+    CorruptRecordError, FormatError
+        If the generation or the mark of this experiment cannot be read; others are looked at for a hint only.
+    UsageError
+        If the place is a file.
+    """
+    refuse_file(storage)
+    if id_experiment is None:
+        if not has_any(storage):
+            raise ExperimentNotFoundError(
+                f"There are no experiments in {storage.url}. Look at the path: it is that of the collection, which "
+                "holds a folder for each experiment."
+            )
+    elif not exists(storage, id_experiment):
+        known = experiments(storage, on_corrupt=lambda folder, error: None)
+        near = difflib.get_close_matches(id_experiment, known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ExperimentNotFoundError(
+            f"No experiment with id {id_experiment!r:.80} is in {storage.url}.{hint} Use list_experiments() to see all."
+        )
 
 
 def _has_records(storage: Storage, generation: Generation | None) -> bool:

@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 from typing import Any, ClassVar, Self
 
 from mltraq_ds.errors import UsageError
-from mltraq_ds.store.locator_parts import LocatorInfo
+from mltraq_ds.store.locator_parts import LocatorInfo, check_id
 from mltraq_ds.store.secrets import hide, is_reference, names_of_secrets, refer, resolve
 
 __all__ = ["ConfigRegistry", "StoreConfig"]
@@ -125,6 +125,10 @@ class StoreConfig(ABC):
     scheme: ClassVar[str]
     experiment_id: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.experiment_id is not None:
+            check_id(self.experiment_id)
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__repr__" not in cls.__dict__:
@@ -155,8 +159,7 @@ class StoreConfig(ABC):
         UsageError
             If it is scoped to another one already.
         """
-        if not isinstance(experiment_id, str):
-            raise UsageError(f"The id of an experiment is a string, not {type(experiment_id).__name__}. Use str(...).")
+        check_id(experiment_id)
         if self.experiment_id not in (None, experiment_id):
             raise UsageError(
                 f"The store cannot be scoped to {experiment_id!r} because it is scoped to {self.experiment_id!r}. "
@@ -245,6 +248,8 @@ class StoreConfig(ABC):
         UsageError
             If `_type` is missing or unknown, or a field is unknown or missing.
         """
+        if not isinstance(data, Mapping):
+            raise UsageError(f"from_dict() takes what to_dict() gives, a dictionary, not a {type(data).__name__}.")
         kind = data.get("_type")
         found = ConfigRegistry.get(kind) if isinstance(kind, str) else None
         if found is None or not issubclass(found, cls):

@@ -202,6 +202,7 @@ class FileArtifacts(FileScope):
 
     def _described(self, uri: str) -> ArtifactDescriptor:
         key = validate_key(uri, "uri of an artifact")
+        self._look()
         folder = key.partition("/")[0]
         entry = file_layout.entry_of(folder, key)
         if entry is None or (self.experiment_id is not None and folder != layout.folder_of(self.experiment_id)):

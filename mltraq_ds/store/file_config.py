@@ -15,7 +15,7 @@ from mltraq_ds.storage import Storage, open_storage
 from mltraq_ds.storage.places import path_from, scheme_of
 from mltraq_ds.store.config import StoreConfig
 from mltraq_ds.store.files import FileStore
-from mltraq_ds.store.locator_parts import LocatorInfo, refuse_dots
+from mltraq_ds.store.locator_parts import LocatorInfo, refuse_dots, text_of
 from mltraq_ds.store.secrets import hide
 
 __all__ = ["FileStoreConfig", "root_of"]
@@ -29,9 +29,9 @@ def root_of(place: str | os.PathLike[str]) -> str:
     UsageError
         If it is no path and no URL, or a URL that could leave its place.
     """
-    root = os.fspath(place)
-    if not isinstance(root, str) or not root.strip():
+    if isinstance(place, str) and not place.strip():
         raise UsageError("A store needs a root: the folder or URL that holds its experiments, such as './experiments'.")
+    root = text_of(place)
     scheme = scheme_of(root)
     if scheme:
         refuse_dots(root)
@@ -72,6 +72,7 @@ class FileStoreConfig(StoreConfig):
     storage_options: Mapping[str, Any] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "root", root_of(self.root))
 
     def connect(self) -> FileStore:

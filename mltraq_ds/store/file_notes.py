@@ -176,14 +176,19 @@ class FileNotes(FileScope):
 
     def get_experiment_manifest(self, experiment_id: str) -> dict[str, Any] | None:
         """Return the newest manifest of an experiment, None if there is none."""
+        found = self.list_experiment_manifests(experiment_id)
+        return found[next(reversed(found))] if found else None
+
+    def list_experiment_manifests(self, experiment_id: str) -> dict[str, dict[str, Any]]:
+        """Return all manifests of an experiment by their timestamps, the newest last."""
         prefix = file_layout.manifests_prefix(self._folder, self._check_id(experiment_id))
-        newest: tuple[str, dict[str, Any]] | None = None
+        found: dict[str, dict[str, Any]] = {}
         for stat in self.storage.list(f"{self._folder}/experiments"):
             if stat.key.startswith(prefix):
                 body = self._read_document("manifest", stat.key, experiment_id=experiment_id)
-                if body is not None and (newest is None or str(body.get("timestamp")) > newest[0]):
-                    newest = (str(body.get("timestamp")), _dictionary(body.get("manifest"), stat.key))
-        return None if newest is None else newest[1]
+                if body is not None:
+                    found[str(body.get("timestamp"))] = _dictionary(body.get("manifest"), stat.key)
+        return dict(sorted(found.items()))
 
     def _check_id(self, experiment_id: str) -> str:
         if experiment_id != self._id:

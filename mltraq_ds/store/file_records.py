@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from mltraq_ds.errors import DamageError, ExperimentNotFoundError, FormatError, MltraqDSError, NotFoundError, UsageError
+from mltraq_ds.errors import DamageError, FormatError, MltraqDSError, NotFoundError, UsageError
 from mltraq_ds.objects import Objects
-from mltraq_ds.store import file_layout, layout, reading, records, run_mapping, single_records
+from mltraq_ds.store import file_layout, layout, reading, records, run_mapping, single_records, streaming
 from mltraq_ds.store.content import RunContent
 from mltraq_ds.store.file_scope import FileScope
 from mltraq_ds.store.generations import Generation
@@ -33,6 +33,7 @@ class FileRecords(FileScope):
         StorageError
             If the storage refuses.  The earlier record, if any, is complete.
         """
+        run_mapping.check_record(record)
         if self.experiment_id is None:
             self.scoped(record.experiment_id).put_run_record(record)
             return
@@ -102,11 +103,7 @@ class FileRecords(FileScope):
                 "the "
                 "store of the collection."
             )
-        try:
-            found = reading.snapshot(self.storage, self.experiment_id, on_corrupt=on_corrupt)
-        except ExperimentNotFoundError:
-            return
-        for body in found.bodies:
+        for body in streaming.bodies(self.storage, self.experiment_id, on_corrupt):
             try:
                 record = run_mapping.record_from(body, self.experiment_id, self._folder)
             except (DamageError, FormatError) as error:

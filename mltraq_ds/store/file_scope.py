@@ -9,12 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
-from mltraq_ds.errors import CorruptRecordError, KeyExistsError, KeyMissingError, UsageError
+from mltraq_ds.errors import CorruptRecordError, DamageError, KeyExistsError, KeyMissingError, UsageError
 from mltraq_ds.storage.base import Buffer, Storage
 from mltraq_ds.storage.places import path_from
 from mltraq_ds.store import collection, descriptors, generations, layout
 from mltraq_ds.store.generations import Generation
 from mltraq_ds.store.intents import DONE, Intent
+from mltraq_ds.store.no_place import refuse_file
 from mltraq_ds.store.retire import remove_files
 from mltraq_ds.store.run_mapping import check_text
 
@@ -38,6 +39,7 @@ class FileScope:
         self.storage = storage
         self.experiment_id = None if experiment_id is None else check_text(experiment_id, "id of the experiment")
         self.root = root or storage.url
+        self._looked: list[bool] = []  # shared with the stores of its experiments
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.storage.url!r}, experiment_id={self.experiment_id!r})"
@@ -61,7 +63,9 @@ class FileScope:
                 "store "
                 "of the collection."
             )
-        return type(self)(self.storage, experiment_id=experiment_id, root=self.root)
+        scoped = type(self)(self.storage, experiment_id=experiment_id, root=self.root)
+        scoped._looked = self._looked
+        return scoped
 
     def for_experiment(self, experiment_id: str) -> Self:
         """Return the store of one experiment of this collection, as `scoped`."""
@@ -83,6 +87,7 @@ class FileScope:
                 "Use "
                 "the store of the collection."
             )
+        self._look()
         return sorted(collection.experiments(self.storage))
 
     def get_working_directory(self) -> Path:
@@ -114,7 +119,16 @@ class FileScope:
 
     @property
     def _folder(self) -> str:
+        self._look()
         return layout.folder_of(self._id)
+
+    def _look(self) -> None:
+        """Look once whether the store can be read: not one of a newer version, or one that has moved away."""
+        if not self._looked:
+            with suppress(DamageError):  # a store without its id has all the rest; check tells of it
+                if layout.read_store_id(self.storage) is None:
+                    refuse_file(self.storage)
+            self._looked.append(True)
 
     def _current(self) -> Generation | None:
         return generations.current(self.storage, self._folder)

@@ -1,81 +1,99 @@
-"""Lag: marks in the store that an index has not been told of everything, and catching up.
+"""Lag: an index that has not been told of everything catches up with the files.
 
-A mark ``_pending/index-<database>-<uuid>.behind`` is put *after* the file that the index was not told of, whoever
-catches up removes the marks *before* looking at the files, and keeps one of its own until it has finished.  So whatever
-happens in between, a mark is left as long as a row may be missing.
+Whoever catches up has a mark of its own, removes the others of its name *before* looking at the files, and keeps its
+own until it has finished.  So whatever happens in between, a mark is left as long as a row may be missing.
 """
 
 from __future__ import annotations
 
-import hashlib
-import uuid
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
 
-from mltraq_ds.errors import DamageError, FormatError, IndexBehindWarning
+from mltraq_ds.errors import DamageError, FormatError, IndexBehindWarning, MltraqDSError, UsageError
+from mltraq_ds.ids import unescape_name
 from mltraq_ds.orm.index import Index
 from mltraq_ds.orm.singles import SingleIndex
 from mltraq_ds.storage.base import Stat, Storage
-from mltraq_ds.store import collection, descriptors, document_rows, generations, layout, reading, single_records
+from mltraq_ds.store import collection, document_rows, generations, layout, reading, single_records
 from mltraq_ds.store.document_rows import stamp_of
 from mltraq_ds.store.generations import Generation
+from mltraq_ds.store.index_marks import is_own, marks_of, note_seen, put_mark
 from mltraq_ds.store.single_index import bare_experiment, refresh, single_row
 from mltraq_ds.store.survey import is_valid
 
-__all__ = ["Drift", "catch_up", "compare", "marks_of", "put_mark", "synchronize"]
+__all__ = ["Caught", "Drift", "catch_up", "compare", "synchronize"]
 
-_SUFFIX = ".behind"
 _CHUNK = 500
+#: A file that cannot be read, or that says what no database could hold.
+_UNREADABLE = (DamageError, FormatError, UsageError)
+
+OnCorrupt = Callable[[MltraqDSError], None]
 
 
-def marks_of(storage: Storage, index_url: str | None = None) -> list[str]:
-    """Return the keys of the marks of an index, given by its URL without secrets, or of all."""
-    begin = f"{layout.PENDING}/index-{'' if index_url is None else _name(index_url)}"
-    keys = (stat.key for stat in storage.list(layout.PENDING))
-    return sorted(key for key in keys if key.startswith(begin) and key.endswith(_SUFFIX))
+class Caught(NamedTuple):
+    """How far an index has caught up: how many rows were changed, and the experiments of which it is still behind."""
+
+    changed: int = 0
+    behind: frozenset[str] = frozenset()
 
 
-def put_mark(storage: Storage, index_url: str) -> str:
-    """Note that an index has not been told of everything; returns the key of the mark."""
-    key = f"{layout.PENDING}/index-{_name(index_url)}-{uuid.uuid4().hex}{_SUFFIX}"
-    data = descriptors.to_bytes("behind", {"database": index_url, "created": layout.now_text()})
-    storage.put(key, [data], size=len(data), parents=True)
-    return key
+def catch_up(storage: Storage, index: Index) -> Caught:
+    """Make the rows what the files say if there is a mark that they may not be.
 
+    A file that cannot be read keeps nothing else from it; the mark stays then, and the next connection tries again.
 
-def _name(index_url: str) -> str:
-    return hashlib.sha256(index_url.encode()).hexdigest()[:16]
-
-
-def catch_up(storage: Storage, index: Index) -> int:
-    """Make the rows what the files say if there is a mark that they may not be; returns how many rows were changed."""
-    url = index.database.url
-    marks = marks_of(storage, url)
+    Warns
+    -----
+    IndexBehindWarning
+        If something cannot be read.
+    """
+    marks = marks_of(storage, index.database)
     if not marks:
-        return 0
-    mine = put_mark(storage, url)
-    storage.delete_many(marks)
-    try:
-        changed = _synchronize_all(storage, index)
-    except (DamageError, FormatError) as error:
+        return Caught()
+    mine = put_mark(storage, index.database)
+    storage.delete_many([key for key in marks if is_own(key, index.database)])
+    errors: dict[str, MltraqDSError] = {}
+    changed = _synchronize_all(storage, index, errors)
+    if errors:
         warnings.warn(
-            f"The index {url} is behind the store {storage.url} because a file that it was not told of cannot be read: "
-            f"{error}",
+            f"The index {index.database.url} is behind the store {storage.url} because files that it was not told of "
+            f"cannot be read, in {len(errors)} experiments: {next(iter(errors.values()))} The others have caught up; "
+            "these are read from the files.",
             IndexBehindWarning,
             stacklevel=6,
         )
-        return 0
+        return Caught(changed, frozenset(errors))
+    note_seen(storage, index.database, marks)
     storage.delete(mine)
+    return Caught(changed)
+
+
+def _synchronize_all(storage: Storage, index: Index, errors: dict[str, MltraqDSError]) -> int:
+    damaged: set[str] = set()
+
+    def note_folder(folder: str, error: MltraqDSError) -> None:
+        damaged.add(folder)
+        errors.setdefault(unescape_name(folder) or folder, error)
+
+    def note(id_experiment: str, error: MltraqDSError) -> None:
+        errors.setdefault(id_experiment, error)
+
+    there = collection.experiments(storage, note_folder)
+    known = index.all_generations()
+    gone = {id_ for id_ in known if id_ not in there and layout.folder_of(id_) not in damaged}
+    changed = len(gone)
+    for id_experiment in [*gone, *there]:
+        try:
+            if id_experiment in gone:
+                refresh(index, storage, id_experiment, partial(note, id_experiment))
+            else:
+                changed += synchronize(storage, index, id_experiment, partial(note, id_experiment))
+        except _UNREADABLE as error:
+            note(id_experiment, error)
     return changed
-
-
-def _synchronize_all(storage: Storage, index: Index) -> int:
-    there = set(collection.experiments(storage))
-    gone = set(index.all_generations()) - there
-    for id_experiment in gone:
-        refresh(index, storage, id_experiment)
-    return len(gone) + sum(synchronize(storage, index, id_experiment) for id_experiment in there)
 
 
 @dataclass
@@ -160,21 +178,35 @@ def _inside(stats: Iterable[Stat], begin: str) -> dict[str, Stat]:
 
 
 def _is_folded(storage: Storage, stat: Stat, folds: tuple[str, ...]) -> bool:
-    single = single_records.read(storage, stat.key)
+    try:
+        single = single_records.read(storage, stat.key)
+    except (DamageError, FormatError):
+        return False  # whoever reads it is told
     return single is not None and single.put_id in folds
 
 
-def synchronize(storage: Storage, index: Index, id_experiment: str) -> int:
+def synchronize(storage: Storage, index: Index, id_experiment: str, on_corrupt: OnCorrupt | None = None) -> int:
     """Make the rows of one experiment what its files say; returns how many differed.
+
+    Parameters
+    ----------
+    storage : Storage
+        Of the store.
+    index : Index
+        Its rows.
+    id_experiment : str
+        Of the experiment.
+    on_corrupt : callable, optional
+        Given the error of each file that cannot be read, whose row stays as it was; without it the first one is raised.
 
     Raises
     ------
     CorruptRecordError
-        If a record cannot be read.  The other rows are as they were.
+        If something cannot be read.
     """
     drift = compare(storage, index, id_experiment)
     if drift.is_older or (drift.gone and drift.generation is not None):
-        refresh(index, storage, id_experiment)  # a run of the generation may be visible again
+        refresh(index, storage, id_experiment, on_corrupt)  # a run of the generation may be visible again
         return drift.size
     singles = SingleIndex(index)
     singles.remove(id_experiment, drift.gone)
@@ -182,14 +214,22 @@ def synchronize(storage: Storage, index: Index, id_experiment: str) -> int:
     for start in range(0, len(drift.changed), _CHUNK):
         rows = []
         for stat in drift.changed[start : start + _CHUNK]:
-            single = single_records.read(storage, stat.key)
-            if single is not None:
-                rows.append(single_row(single, below.get(single.id_run), stamp_of(stat, drift.generation)))
+            try:
+                single = single_records.read(storage, stat.key)
+                if single is None:
+                    continue
+                row = single_row(single, below.get(single.id_run), stamp_of(stat, drift.generation))
+                Index.validate_rows(bare_experiment(id_experiment), [row])
+                rows.append(row)
+            except _UNREADABLE as error:
+                if on_corrupt is None:
+                    raise
+                on_corrupt(error)
         singles.put(bare_experiment(id_experiment), rows)
     for kind, (changed, gone) in drift.documents.items():
         singles.remove_documents(id_experiment, kind, gone)
-        for row in document_rows.read(storage, kind, changed):
-            singles.put_document(bare_experiment(id_experiment), row)
+        for document in document_rows.read(storage, kind, changed, on_corrupt):
+            singles.put_document(bare_experiment(id_experiment), document)
     return drift.size
 
 

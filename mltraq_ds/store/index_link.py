@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from mltraq_ds.errors import DamageError, IndexBehindWarning, StorageError
+from mltraq_ds.errors import DamageError, FormatError, IndexBehindWarning, StorageError, UsageError
 from mltraq_ds.objects import Objects
 from mltraq_ds.orm.database import Database
 from mltraq_ds.orm.failures import DATABASE_ERRORS
 from mltraq_ds.orm.index import Index
-from mltraq_ds.orm.schema import SCHEMA_VERSION
 from mltraq_ds.storage.base import Storage
 from mltraq_ds.store import layout
 from mltraq_ds.store.identity import refuse_copy
-from mltraq_ds.store.index_lag import catch_up, put_mark
+from mltraq_ds.store.index_lag import catch_up
+from mltraq_ds.store.index_marks import is_own, marks_of, put_mark
 from mltraq_ds.store.recovery import recover, warn_unreadable
 
 __all__ = ["IndexLink"]
@@ -49,6 +49,10 @@ class IndexLink:
         self._failure: BaseException | None = None
         self._mark = ""
         self.lag = 0
+        #: Experiments whose rows are not what their files say, because something in these cannot be read.
+        self.behind: frozenset[str] = frozenset()
+        #: Stamps of files of records that a generation has taken in, by key: they are no longer read.
+        self.folded: dict[str, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {"storage": self.storage, "database": self.database}
@@ -92,26 +96,21 @@ class IndexLink:
         try:
             is_told = self._try(attempt)
             reason = self._failure
-        except (StorageError, DamageError) as error:  # it is written, and could not be read back
+        except (StorageError, DamageError, FormatError, UsageError) as error:
+            # It is written, and could not be read back, or is nothing that every database could hold.
             is_told, reason = False, error
         if not is_told:
             self._lag(what, reason)
 
     def ask(self) -> Index | None:
-        """Return the index if it may be asked: it answers, and has seen the whole store."""
+        """Return the index if it may be asked: it answers, has seen the whole store, and was told of all since.
+
+        What is in `behind` it may not be asked about all the same.
+        """
         index = self._try(lambda: self._open(make=False))
         if index is not None and not self._is_known:
             self._is_known = bool(self._try(index.knows_store))
-        return index if self._is_known and not self.is_down else None
-
-    def look(self) -> Index | None:
-        """Return the index as `ask` does, without making anything or finishing the work of others."""
-        store_id = layout.read_store_id(self.storage)
-        if store_id is None:
-            return None
-        index = Index(self.database, store_id)
-        has_tables = self._try(lambda: self.database.tables_version() == SCHEMA_VERSION)
-        return index if has_tables and self._try(index.knows_store) else None
+        return index if self._is_known and not self.is_down and not self._mark else None
 
     def index_or_none(self) -> Index | None:
         """Return the index for writing, or None if the database does not answer."""
@@ -128,6 +127,13 @@ class IndexLink:
         with self._lock:
             self._failure, self._index, self._mark, self.lag = None, None, "", 0
             return self._open(make=False)
+
+    def fall_behind(self, id_experiments: Iterable[str]) -> None:
+        """Read these experiments from their files from now on, and have the next connection try again."""
+        with self._lock:
+            self.behind |= frozenset(id_experiments)
+            if not any(is_own(key, self.database) for key in marks_of(self.storage, self.database)):
+                put_mark(self.storage, self.database)
 
     def _try(self, work: Callable[[], T]) -> T | None:
         if self.is_down:
@@ -150,7 +156,7 @@ class IndexLink:
                 index = Index(self.database, store_id or layout.store_id(self.storage))
                 refuse_copy(self.storage, index)
                 recover(Objects(self.storage), index, warn_unreadable)
-                catch_up(self.storage, index)
+                self.behind = catch_up(self.storage, index).behind
                 if is_new and not index.knows_store():
                     index.register_store(self.storage.url)
                 self._index = index
@@ -160,9 +166,10 @@ class IndexLink:
         with self._lock:
             self.lag += 1
             lag = self.lag
-            # Put after the file, and looked for each time: whoever catches up removes it before looking at the files.
-            if not self._mark or not self.storage.exists(self._mark):
-                self._mark = put_mark(self.storage, self.database.url)
+            # A fresh one, after the file: whoever has met the former one has not seen this file.
+            former, self._mark = self._mark, put_mark(self.storage, self.database)
+            if former:
+                self.storage.delete(former)
         if str(lag).strip("0") == "1":
             puts = "1 put" if lag == 1 else f"{lag:,} puts"
             warnings.warn(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from mltraq_ds.errors import IndexBehindWarning, MltraqDSError
@@ -16,15 +16,16 @@ from mltraq_ds.store.field_catalogue import FieldInfo, catalogue
 from mltraq_ds.store.file_config import FileStoreConfig
 from mltraq_ds.store.files import FileStore
 from mltraq_ds.store.index_link import IndexLink
+from mltraq_ds.store.indexed_check import check_indexed
 from mltraq_ds.store.indexed_puts import IndexedPuts
-from mltraq_ds.store.indexed_reading import find
+from mltraq_ds.store.indexed_reading import find, is_current
 from mltraq_ds.store.run_filter import RunFilter
 from mltraq_ds.store.transfer import export_store
 from mltraq_ds.store.types import RunRecord
 
 if TYPE_CHECKING:
     from mltraq_ds.store.config import StoreConfig
-    from mltraq_ds.store.report import Report
+    from mltraq_ds.store.report import RebuildReport, Report
 
 __all__ = ["IndexedStore", "PostgresStore"]
 
@@ -94,12 +95,18 @@ class IndexedStore(IndexedPuts):
         self, experiment_id: str | None = None, *, on_corrupt: Callable[[MltraqDSError], None] | None = None
     ) -> Iterator[RunRecord]:
         # docstring inherited
-        if on_corrupt is not None:
-            return self.file_store.iter_run_records(experiment_id, on_corrupt=on_corrupt)
-        return self.find_run_records(RunFilter(), experiment_id)
+        return self.find_run_records(RunFilter(), experiment_id, on_corrupt=on_corrupt)
 
-    def find_run_records(self, wanted: RunFilter, experiment_id: str | None = None) -> Iterator[RunRecord]:
+    def find_run_records(
+        self,
+        wanted: RunFilter,
+        experiment_id: str | None = None,
+        *,
+        on_corrupt: Callable[[MltraqDSError], None] | None = None,
+    ) -> Iterator[RunRecord]:
         """Yield the records that match, of all experiments or of one; they are filtered by the database.
+
+        On a disk, what the files say otherwise than the rows comes last.
 
         Parameters
         ----------
@@ -107,31 +114,39 @@ class IndexedStore(IndexedPuts):
             What to look for.
         experiment_id : str, optional
             Only this experiment.
+        on_corrupt : callable, optional
+            Given the error of each record that cannot be read; without it the first one is raised.  The records come
+            from the files then.
 
         Raises
         ------
         CorruptRecordError
-            If a record that has changed since it was indexed cannot be read.
+            If a record cannot be read whose row is not that of its file, or that has none.
         """
-        files, index = self.file_store, self.link.ask()
+        files, index = self.file_store, self.link.ask() if on_corrupt is None else None
         if index is None:
-            yield from filter(wanted, files.iter_run_records(experiment_id))
+            yield from filter(wanted, files.iter_run_records(experiment_id, on_corrupt=on_corrupt))
             return
         if self.experiment_id is None:
             for id_ in files.list_experiments() if experiment_id is None else [experiment_id]:
-                yield from find(files.scoped(id_), index, wanted)
+                yield from find(files.scoped(id_), index, wanted, self.link)
         elif experiment_id in (None, self.experiment_id):
-            yield from find(files, index, wanted)
+            yield from find(files, index, wanted, self.link)
         else:
             yield from files.iter_run_records(experiment_id)  # which says that it is another one
 
     def field_catalogue(self) -> list[FieldInfo]:
         """Return which params and fields there are over all runs, with type, count and range, by name."""
-        index = self.link.ask()
-        if index is not None:
-            return catalogue(SingleIndex(index).values(self.experiment_id))
-        records = self.file_store.iter_run_records()
-        return catalogue((record.params_resolved, record.metrics) for record in records)
+        return catalogue(self._values())
+
+    def _values(self) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+        files, index = self.file_store, self.link.ask()
+        scopes = [files] if self.experiment_id is not None else [files.scoped(id_) for id_ in files.list_experiments()]
+        for one in scopes:
+            if index is not None and is_current(one, index, self.link):
+                yield from SingleIndex(index).values(one.experiment_id)
+            else:
+                yield from ((record.params_resolved, record.metrics) for record in one.iter_run_records())
 
     def rebuild_index(self, progress: Callable[[str, int, int], None] | None = None) -> int:
         """Make the index what the files say: of this experiment if it is scoped, else of the whole store.
@@ -158,9 +173,21 @@ class IndexedStore(IndexedPuts):
         IndexBehindWarning
             If something could not be read; `check` says what.
         """
+        report = self.rebuild(progress)
+        if report:
+            warnings.warn(
+                f"The index lacks {len(report)} things that could not be read; check() lists them. The first: "
+                f"{report.findings[0].detail}",
+                IndexBehindWarning,
+                stacklevel=2,
+            )
+        return report.runs if report is not None else 0
+
+    def rebuild(self, progress: Callable[[str, int, int], None] | None = None) -> RebuildReport | None:
+        """Do what `rebuild_index` does, and return what could not be read too; None if there is no store."""
         index = self.link.reconnect()
         if index is None:
-            return 0
+            return None
 
         def shown(items: Iterable[Any], total: int) -> Iterator[Any]:
             for done, item in enumerate(items, 1):
@@ -172,17 +199,15 @@ class IndexedStore(IndexedPuts):
             Objects(self.storage), index, id_experiment=self.experiment_id, progress=shown
         )
         if report:
-            warnings.warn(
-                f"The index lacks {len(report)} things that could not be read; check() lists them. The first: "
-                f"{report.findings[0].detail}",
-                IndexBehindWarning,
-                stacklevel=2,
-            )
-        return report.runs
+            self.link.fall_behind(one.experiment for one in report if one.experiment)
+        return report
 
     def check(self, deep: bool = False) -> Report:
-        """Find damage in the files, and where the index says otherwise; nothing is changed.  See `Session.check`."""
-        return maintenance.check(self.storage, self.link.look(), deep=deep)
+        """Find damage in the files, and where the index says otherwise; nothing is changed.  See `Session.check`.
+
+        The database is asked anew, also if it did not answer before; if it still does not, that is a finding.
+        """
+        return check_indexed(self.storage, self.link.database, deep=deep)
 
     def to_filestore(self, destination: str | os.PathLike[str] | None = None) -> FileStore:
         """Return the store without its index: its own files, or a complete copy of them.

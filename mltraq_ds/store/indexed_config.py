@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Self
 
 from mltraq_ds.errors import UsageError
 from mltraq_ds.orm.database import Database
-from mltraq_ds.orm.urls import check_schema, parse_url
+from mltraq_ds.orm.urls import URL, check_schema, parse_url
 from mltraq_ds.store.config import StoreConfig
 from mltraq_ds.store.file_config import FileStoreConfig, root_of
 from mltraq_ds.store.indexed import IndexedStore, PostgresStore
-from mltraq_ds.store.locator_parts import LocatorInfo, without_parameters
+from mltraq_ds.store.locator_parts import LocatorInfo, refuse_dots, without_parameters
 from mltraq_ds.store.secrets import is_reference
 
 __all__ = ["IndexedStoreConfig", "MysqlStoreConfig", "PostgresStoreConfig", "SqliteStoreConfig"]
@@ -44,7 +44,11 @@ class IndexedStoreConfig(StoreConfig):
     storage_options: Mapping[str, Any] | None = field(default=None, hash=False)
     connect_timeout_s: float = 10.0
 
+    #: Databases, by SQLAlchemy's names, that the class is for; none means any.
+    backends: ClassVar[frozenset[str]] = frozenset()
+
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.connection_string:
             raise UsageError(f"{type(self).__name__} needs a connection_string, such as '{self.scheme}://…'.")
         if not self.file_root:
@@ -54,10 +58,19 @@ class IndexedStoreConfig(StoreConfig):
             )
         object.__setattr__(self, "file_root", root_of(self.file_root))
         if not is_reference(self.connection_string):
-            self._check(self.connection_string)
+            self._check(self._url(self.connection_string))
 
-    def _check(self, connection_string: str) -> None:
-        parse_url(connection_string)
+    def _url(self, connection_string: str) -> URL:
+        url = parse_url(connection_string)
+        if self.backends and url.get_backend_name() not in self.backends:
+            raise UsageError(
+                f"A {type(self).__name__} cannot have a connection_string for {url.get_backend_name()!r}. Write "
+                f"'{self.scheme}://…', or use create_store(), which finds the class by the scheme."
+            )
+        return url
+
+    def _check(self, url: URL) -> None:
+        """Refuse what is wrong beside the kind of database."""
 
     @property
     def files(self) -> FileStoreConfig:
@@ -68,7 +81,7 @@ class IndexedStoreConfig(StoreConfig):
 
     def database(self) -> Database:
         """Return the database of the index, not connected yet."""
-        return Database(self.resolved("connection_string"), timeout_s=self.connect_timeout_s)
+        return Database(self._url(self.resolved("connection_string")), timeout_s=self.connect_timeout_s)
 
     def connect(self) -> IndexedStore:
         """Return the store.  The database is asked when it is first needed."""
@@ -78,6 +91,11 @@ class IndexedStoreConfig(StoreConfig):
     def from_locator(cls, info: LocatorInfo, **kwargs: Any) -> Self:
         """Return the configuration of a database URL with ``file_root``; other parameters are the driver's."""
         ours = {name: value for name, value in info.params.items() if name in _OURS}
+        for name, value in ours.items():
+            if not isinstance(value, str):
+                raise UsageError(f"The URL is refused because {name} is in it {len(value)} times. Write it once.")
+        if file_root := ours.get("file_root"):
+            refuse_dots(f"file://{file_root}")  # like the URL itself it may come from elsewhere
         url = without_parameters(info.raw, _OURS)
         if not (ours.get("file_root") or kwargs.get("file_root")):
             kwargs["file_root"] = ""  # the class says what is missing
@@ -102,12 +120,14 @@ class PostgresStoreConfig(IndexedStoreConfig):
 
     schema: str | None = None
 
-    def _check(self, connection_string: str) -> None:
-        check_schema(parse_url(connection_string), self.schema)
+    backends = frozenset(("postgresql",))
+
+    def _check(self, url: URL) -> None:
+        check_schema(url, self.schema)
 
     def database(self) -> Database:
         # docstring inherited
-        url = self.resolved("connection_string")
+        url = self._url(self.resolved("connection_string"))
         return Database(url, timeout_s=self.connect_timeout_s, schema=self.schema)
 
     def connect(self) -> PostgresStore:
@@ -121,9 +141,10 @@ class SqliteStoreConfig(IndexedStoreConfig):
 
     scheme: ClassVar[str] = "sqlite"
 
-    def _check(self, connection_string: str) -> None:
+    backends = frozenset(("sqlite",))
+
+    def _check(self, url: URL) -> None:
         # A relative file would follow the working directory.
-        url = parse_url(connection_string)
         object.__setattr__(self, "connection_string", url.render_as_string(hide_password=False))
 
 
@@ -132,3 +153,4 @@ class MysqlStoreConfig(IndexedStoreConfig):
     """A store with its index in MySQL or MariaDB; parameters as `IndexedStoreConfig`."""
 
     scheme: ClassVar[str] = "mysql"
+    backends = frozenset(("mariadb", "mysql"))

@@ -9,7 +9,7 @@ from mltraq_ds.orm.index import Index
 from mltraq_ds.orm.single_rows import DERIVED, MANIFEST
 from mltraq_ds.orm.singles import SingleIndex
 from mltraq_ds.storage.base import Storage
-from mltraq_ds.store import document_rows, file_layout, generations, layout, single_records
+from mltraq_ds.store import document_rows, file_layout, generations, layout, run_mapping, single_records
 from mltraq_ds.store.document_rows import stamp_of
 from mltraq_ds.store.files import FileStore
 from mltraq_ds.store.index_link import IndexLink
@@ -51,17 +51,22 @@ class IndexedPuts(FileStore):
     @property
     def file_store(self) -> FileStore:
         """The same store without its index."""
-        return FileStore(self.storage, experiment_id=self.experiment_id, root=self.root)
+        files = FileStore(self.storage, experiment_id=self.experiment_id, root=self.root)
+        files._looked = self._looked
+        return files
 
     def scoped(self, experiment_id: str) -> Self:
         # docstring inherited
         scoped = self.file_store.scoped(experiment_id)
         config = self.config.scoped(experiment_id) if self.config is not None else None
         own = {"experiment_id": scoped.experiment_id, "root": self.root}
-        return type(self)(self.storage, **own, link=self.link, config=config)  # type: ignore[arg-type]
+        found = type(self)(self.storage, **own, link=self.link, config=config)  # type: ignore[arg-type]
+        found._looked = self._looked
+        return found
 
     def put_run_record(self, record: RunRecord) -> None:
         # docstring inherited
+        run_mapping.check_record(record)
         if self.experiment_id is None:
             self.scoped(record.experiment_id).put_run_record(record)
             return

@@ -13,6 +13,7 @@ from mltraq_ds.errors import ConflictError, CorruptRecordError, InvalidNameError
 from mltraq_ds.ids import escape_name, validate_key
 from mltraq_ds.storage.base import Storage
 from mltraq_ds.store import descriptors
+from mltraq_ds.store.no_place import refuse_file, refuse_no_place
 
 __all__ = [
     "ARTIFACTS",
@@ -229,8 +230,16 @@ def store_id(storage: Storage) -> str:
     """Return the id of a store that can be written to, which is made now if it is new.
 
     One of several makers wins, all get the same id.
+
+    Raises
+    ------
+    UsageError
+        If no store can be here.  Nothing was changed.
     """
+    refuse_file(storage)
     known = read_store_id(storage, is_writing=True)
+    if known is None:
+        refuse_no_place(storage)
     while known is None:
         body: dict[str, Any] = {"store_id": str(uuid.uuid4()), "created": now_text()}
         data = descriptors.to_bytes("store", body)

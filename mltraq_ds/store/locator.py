@@ -46,7 +46,8 @@ def parse_to_config(locator: str | os.PathLike[str], **kwargs: Any) -> StoreConf
         config_class = ConfigRegistry.get("file")
     if config_class is None:
         known = ConfigRegistry.schemes()
-        near = difflib.get_close_matches(info.scheme, [*known, *known_schemes()], n=1)
+        # With more in common than some letters: "oracle" is no slip for "ocilake".
+        near = difflib.get_close_matches(info.scheme, [*known, *known_schemes()], n=1, cutoff=0.7)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise UsageError(
             f"No store has the scheme {info.scheme!r}.{hint} Known are a path, {', '.join(known)}, and the schemes of "

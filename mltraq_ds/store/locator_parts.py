@@ -9,14 +9,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mltraq_ds.errors import UsageError
+from mltraq_ds.storage.access import known_schemes
 from mltraq_ds.storage.places import path_from, scheme_of
 from mltraq_ds.store.secrets import HIDDEN, hide
 
-__all__ = ["LocatorInfo", "parse_locator", "without_parameters"]
+__all__ = ["LocatorInfo", "check_id", "parse_locator", "refuse_dots", "text_of", "without_parameters"]
 
 _URL = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?:(?P<user>[^:/@?#]*)(?::(?!\d+(?:/|$))(?P<password>[^@]*))?@)?"
     r"(?P<host>\[[^\]]*\]|[^:/?#]*)(?::(?P<port>\d+)(?=[/?#]|$))?(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?"
+)
+
+
+_SLIP = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)(?:(?P<colon>:)/?(?!/)|//)")
+_PLACES = frozenset(
+    "abfs az gcs gs http https mariadb memory mysql postgres postgresql s3 sftp sqlite".split()  # noqa: SIM905
 )
 
 
@@ -80,9 +87,7 @@ def parse_locator(locator: str | os.PathLike[str]) -> LocatorInfo:
     LocatorInfo(scheme='postgresql', path='/lab', host='db', port=5432, user='ada', password='***', \
 params={'file_root': '/data', 'sslmode': 'require'})
     """
-    raw = os.fspath(locator)
-    if not isinstance(raw, str) or not raw.strip() or "\0" in raw:
-        raise UsageError("A store is named by a path or a URL, and this one is empty or no text. Give './experiments'.")
+    raw = text_of(locator)
     scheme = scheme_of(raw)
     if scheme in ("", "file"):
         if scheme:
@@ -107,6 +112,37 @@ params={'file_root': '/data', 'sslmode': 'require'})
         params=_parameters(match["query"] or ""),
         raw=raw,
     )
+
+
+def text_of(place: object) -> str:
+    """Return a path or URL as text.
+
+    Raises
+    ------
+    UsageError
+        If it is no path and no URL, empty, or a URL with a slip that would make it a folder of this machine.
+    """
+    raw = os.fspath(place) if isinstance(place, str | os.PathLike) else None
+    if not isinstance(raw, str) or not raw.strip() or "\0" in raw:
+        what = f"a {type(place).__name__}" if raw is None else "empty or no text"
+        raise UsageError(
+            f"A store is named by a path or a URL such as './experiments', and this one is {what}. Give one."
+        )
+    slip = _SLIP.match(raw)
+    scheme = slip["scheme"].lower().partition("+")[0] if slip else ""
+    # "data//x" may well be a path; few folders are named "postgres".
+    if scheme in _PLACES or (slip and slip["colon"] and scheme in known_schemes()):
+        raise UsageError(
+            f"The locator {hide('locator', raw)!r} is refused because it looks like a URL of the scheme {scheme!r}. "
+            f"Write '{scheme}://…', or './' before the path of a folder of this name."
+        )
+    return raw
+
+
+def check_id(experiment_id: object) -> None:
+    """Refuse an id of an experiment that is no text."""
+    if not isinstance(experiment_id, str):
+        raise UsageError(f"The id of an experiment is a string, not {type(experiment_id).__name__}. Use str(...).")
 
 
 def refuse_dots(url: str) -> None:

@@ -33,7 +33,7 @@ from mltraq_ds.store.planned import Entries, PlannedBlob, UnreadValue
 from mltraq_ds.store.tagged import NotInline, is_native, tag
 from mltraq_ds.store.texts import NativeMapping, is_json_text
 
-__all__ = ["Plan"]
+__all__ = ["Plan", "is_stored"]
 
 _STEP = 1 << 20  # bytes compared at a time
 
@@ -244,6 +244,21 @@ class Plan:
             and sizes == [member.size for member in old.members]
             and references == list(old.references)
         )
+
+
+def is_stored(planned: PlannedBlob, stored: Mapping[str, StoredEntry]) -> bool:
+    """Tell whether a blob that would be written has no other bytes than one that is there, and no DataStores inside."""
+    entries = planned.entries or {}
+    if planned.nested or list(entries) != list(stored):
+        return False
+    for key, new in entries.items():
+        old = stored[key]
+        sizes = [member.size for member in new.members]
+        if bytes(new.tree) != bytes(old.tree) or sizes != [member.size for member in old.members]:
+            return False
+        if not _equal_bytes(new, old):
+            return False
+    return True
 
 
 def _place(where: str, key: str, is_key: bool) -> str:

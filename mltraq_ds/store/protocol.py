@@ -17,6 +17,7 @@ __all__ = [
     "SupportsExperimentManifests",
     "SupportsLogListing",
     "SupportsLogPath",
+    "SupportsManifestListing",
     "SupportsRunStreaming",
     "SupportsStructuredResults",
     "SupportsWorkingDirectory",
@@ -83,6 +84,14 @@ class SupportsExperimentManifests(Protocol):
 
     def get_experiment_manifest(self, experiment_id: str) -> dict[str, Any] | None:
         """Return the newest manifest of an experiment, None if there is none."""
+
+
+@runtime_checkable
+class SupportsManifestListing(Protocol):
+    """A store that can list manifests."""
+
+    def list_experiment_manifests(self, experiment_id: str) -> dict[str, dict[str, Any]]:
+        """Return all manifests of an experiment by their timestamps, the newest last."""
 
 
 @runtime_checkable

@@ -28,6 +28,7 @@ __all__ = [
     "check_run_body",
     "parse",
     "parse_json",
+    "parse_line",
     "plain_text",
     "run_content",
     "run_without_mappings",
@@ -134,6 +135,13 @@ def parse_json(data: bytes | memoryview, key: str) -> tuple[dict[str, Any], list
     if len({body["id_run"] for body in bodies}) != len(bodies):
         raise _unreadable(key, "two runs have one id")
     return head, bodies
+
+
+def parse_line(line: bytes, key: str) -> dict[str, Any]:
+    """Return the record of a run, as JSON, from its line; raises as `parse_json`."""
+    body = _load(line, key)
+    check_run_body(body, key)
+    return body
 
 
 def parse(data: bytes | memoryview, key: str, objects: Objects) -> ExperimentContent:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from mltraq_ds.errors import ExperimentNotFoundError, NotFoundError, UsageError
+from mltraq_ds.errors import (
+    AmbiguousNameError,
+    MltraqDSError,
+    NotFoundError,
+    UsageError,
+)
+from mltraq_ds.store import collection
 from mltraq_ds.store.config import StoreConfig
 from mltraq_ds.store.files import FileStore
 from mltraq_ds.store.locator import config_of
@@ -24,10 +29,17 @@ if TYPE_CHECKING:
 
 __all__ = ["ResultRun", "Results", "load_results"]
 
+OnCorrupt = Callable[[MltraqDSError], None]
+
 _RECORD = ("run_id", "experiment_id", "status", "started_at", "finished_at", "duration_ms", "tags", "notes")
 
 
-def load_results(store: str | os.PathLike[str] | StoreConfig | Any, experiment_id: str | None = None) -> Results:
+def load_results(
+    store: str | os.PathLike[str] | StoreConfig | Any,
+    experiment_id: str | None = None,
+    *,
+    on_corrupt: OnCorrupt | None = None,
+) -> Results:
     """Return the runs of an experiment, or of a whole collection; they are read when they are asked for.
 
     Parameters
@@ -36,39 +48,32 @@ def load_results(store: str | os.PathLike[str] | StoreConfig | Any, experiment_i
         Where they are.
     experiment_id : str, optional
         Only this experiment.
+    on_corrupt : callable, optional
+        Given the error of each record that cannot be read, so that the others are still there; without it the first
+        one is raised.
 
     Raises
     ------
     ExperimentNotFoundError
         If there is no such experiment, or no store.
     UsageError
-        If the store is scoped to another experiment.
+        If the store is scoped to another experiment, or is none of files and there is `on_corrupt`.
     """
-    found: Any = store if hasattr(store, "list_run_records") else config_of(store)
-    if experiment_id is not None and found.experiment_id != experiment_id:
+    found: Any = store
+    if not hasattr(store, "list_run_records"):
+        config = config_of(store)
+        if experiment_id is not None and config.experiment_id != experiment_id:
+            config = config.scoped(experiment_id)
+        experiment_id, found = config.experiment_id, config.connect()
+    own = getattr(found, "experiment_id", None)
+    # A store of somebody's own need not have scopes: then its records are told apart.
+    if experiment_id not in (None, own) and (own is not None or hasattr(found, "scoped")):
         found = found.scoped(experiment_id)
-    connected = found.connect() if isinstance(found, StoreConfig) else found
-    _require_there(connected)
-    return Results(connected)
-
-
-def _require_there(store: Any) -> None:
-    """Refuse an experiment, or a collection, that is not there: nothing found at a mistyped path looks like no runs."""
-    storage = getattr(store, "storage", None)
-    if storage is None:
-        return  # a custom store says so itself
-    wanted, known = store.experiment_id, FileStore(storage).list_experiments()
-    if wanted is None and not known:
-        raise ExperimentNotFoundError(
-            f"There are no experiments in {storage.url}. Look at the path: it is that of the collection, which holds a "
-            "folder for each experiment."
-        )
-    if wanted is not None and wanted not in known:
-        near = difflib.get_close_matches(wanted, known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ExperimentNotFoundError(
-            f"No experiment with id {wanted!r:.80} is in {storage.url}.{hint} Use list_experiments() to see all."
-        )
+    if on_corrupt is not None and not isinstance(found, FileStore):
+        raise UsageError(f"A {type(found).__name__} has no files, so on_corrupt is nothing for it. Leave it out.")
+    if isinstance(found, FileStore):  # others say so themselves
+        collection.require(found.storage, found.experiment_id)
+    return Results(found, experiment_id=experiment_id, on_corrupt=on_corrupt)
 
 
 @dataclass(frozen=True)
@@ -81,17 +86,30 @@ class Results:
         Where they are.
     wanted : RunFilter
         Which of them.
+    experiment_id : str, optional
+        Only those of this experiment, where the store itself is not scoped to it.
+    on_corrupt : callable, optional
+        Given the error of each record that cannot be read; without it the first one is raised.
     """
 
     store: Any
     wanted: RunFilter = field(default_factory=RunFilter)
+    experiment_id: str | None = None
+    on_corrupt: OnCorrupt | None = None
 
     def __iter__(self) -> Iterator[ResultRun]:
-        find = getattr(self.store, "find_run_records", None)
-        stream = getattr(self.store, "iter_run_records", self.store.list_run_records)
-        records = find(self.wanted) if find is not None else filter(self.wanted, stream())
-        for record in records:
+        for record in self._records():
             yield ResultRun(record, self._of(record))
+
+    def _records(self) -> Iterator[RunRecord]:
+        find = getattr(self.store, "find_run_records", None)
+        if find is not None:
+            return iter(find(self.wanted, on_corrupt=self.on_corrupt))
+        if isinstance(self.store, FileStore):
+            return filter(self.wanted, self.store.iter_run_records(on_corrupt=self.on_corrupt))
+        stream = getattr(self.store, "iter_run_records", self.store.list_run_records)
+        found = stream() if self.experiment_id is None else stream(self.experiment_id)
+        return (one for one in found if self.experiment_id in (None, one.experiment_id) and self.wanted(one))
 
     def _of(self, record: RunRecord) -> Any:
         is_collection = hasattr(self.store, "scoped") and getattr(self.store, "experiment_id", None) is None
@@ -104,10 +122,34 @@ class Results:
         return any(True for _ in self)
 
     def __getitem__(self, run_id: str) -> ResultRun:
-        for run in self:
-            if run.run_id == run_id:
-                return run
-        raise NotFoundError(f"No run {run_id!r:.80} is among these results. Use runs to see all.")
+        """Return one run; of files it is looked for by its id, once in each experiment.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such run.
+        AmbiguousNameError
+            If several experiments have one of this id.
+        """
+        found = list(self._with_id(run_id))
+        if len(found) > 1:
+            ids = ", ".join(repr(run.experiment_id) for run in found)
+            raise AmbiguousNameError(
+                f"Run {run_id!r:.80} is in several experiments: {ids}. Use load_results(…, experiment_id=…) for one."
+            )
+        if not found:
+            raise NotFoundError(f"No run {run_id!r:.80} is among these results. Use runs to see all.")
+        return found[0]
+
+    def _with_id(self, run_id: str) -> Iterator[ResultRun]:
+        if not isinstance(self.store, FileStore):
+            yield from (run for run in self if run.run_id == run_id)
+            return
+        is_scoped = self.store.experiment_id is not None
+        for one in [self.store] if is_scoped else map(self.store.scoped, self.store.list_experiments()):
+            record = one.get_run_record(run_id)
+            if record is not None and self.wanted(record):
+                yield ResultRun(record, one)
 
     @property
     def runs(self) -> list[ResultRun]:

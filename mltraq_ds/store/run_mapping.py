@@ -15,11 +15,20 @@ from mltraq_ds.store.tagged_values import is_scalar, read_values, tag_values
 from mltraq_ds.store.texts import is_json_text
 from mltraq_ds.store.types import ArtifactDescriptor, Provenance, RunRecord, Status
 
-__all__ = ["BLOB_FORMAT", "check_text", "descriptor_to", "entry_from", "record_from", "record_to"]
+__all__ = ["BLOB_FORMAT", "check_record", "check_text", "descriptor_to", "entry_from", "record_from", "record_to"]
 
 #: Format of the descriptors that stand for params and fields in blobs.
 BLOB_FORMAT = "mltraq_ds/blob"
 _PLAIN = ("context_fingerprint", "params_fingerprint", "seed_fingerprint", "duration_ms", "notes", "tags", "warnings")
+_KINDS: tuple[tuple[str, type, str], ...] = (
+    ("metrics", Mapping, "a dictionary"),
+    ("params_resolved", Mapping, "a dictionary"),
+    ("provenance", Provenance, "a Provenance"),
+    ("tags", list, "a list of texts"),
+    ("warnings", list, "a list of texts"),
+    ("artifacts", list, "a list of ArtifactDescriptor"),
+)
+_FAILURE = ("type", "message", "traceback")
 _DAMAGE = (ValueError, TypeError, LookupError, AttributeError)
 
 
@@ -38,6 +47,29 @@ def check_text(text: object, what: str) -> str:
             f"The {what} {text!a:.80} cannot be kept because its surrogates form a pair. Use the character."
         )
     return text
+
+
+def check_record(record: object) -> RunRecord:
+    """Return a run record if its parts are of their kinds, so that what is put comes back.
+
+    Raises
+    ------
+    UsageError
+        If it is none, or a part of it is of another kind.
+    """
+    if not isinstance(record, RunRecord):
+        raise UsageError(f"A run record is a RunRecord, not a {type(record).__name__}. Use RunRecord(run_id, …).")
+    for name, kind, what in _KINDS:
+        value = getattr(record, name)
+        is_list = kind is list and isinstance(value, tuple)
+        if not (isinstance(value, kind) or is_list):
+            raise UsageError(
+                f"{name} of run {record.run_id!r:.80} is {what}, not a {type(value).__name__}. Leave it out else."
+            )
+    for name in ("tags", "warnings"):
+        for text in getattr(record, name):
+            check_text(text, f"text among the {name} of run {record.run_id!r:.80}")
+    return record
 
 
 def record_to(record: RunRecord) -> dict[str, Any]:
@@ -97,6 +129,8 @@ def _about(record: RunRecord, where: str) -> dict[str, Any]:
     provenance = {name: value for name, value in asdict(record.provenance).items() if value not in (None, {})}
     if provenance:
         about["provenance"] = tag_values(provenance, f"{where}, provenance")
+    if record.error is not None and set(record.error) != set(_FAILURE):
+        about["error"] = tag_values(record.error, f"{where}, error")  # a run has no other parts of it
     artifacts = [descriptor_to(one) for one in record.artifacts if one.format != BLOB_FORMAT]
     return {**about, "artifacts": artifacts} if artifacts else about
 
@@ -119,7 +153,7 @@ def record_from(body: Mapping[str, Any], experiment_id: str, key: str = "") -> R
             finished_at=_time_of(body["finished"]),
             metrics={name: read_values(value) for name, value in body["fields"].items() if is_scalar(value)},
             provenance=Provenance(**read_values(about.get("provenance", {}))),
-            error=body["exception"],
+            error=_error_of(body["exception"], about),
             params_resolved={name: read_values(value) for name, value in body["params"].items() if not _is_blob(value)},
             artifacts=[*map(_descriptor_from, about.get("artifacts", ())), *_in_blobs(body)],
             **{name: read_values(about[name]) for name in _PLAIN if name in about},
@@ -127,6 +161,15 @@ def record_from(body: Mapping[str, Any], experiment_id: str, key: str = "") -> R
     except _DAMAGE as error:
         where = f"Run {body.get('id_run')!r:.80} of experiment {experiment_id!r:.80}{f' in {key}' if key else ''}"
         raise CorruptRecordError(f"{where} cannot be read: {error!s:.200} Restore it from a copy.") from error
+
+
+def _error_of(failure: dict[str, str] | None, about: Mapping[str, Any]) -> dict[str, str] | None:
+    """Return the error as it was put, as long as the run has failed in no other way since."""
+    if failure is not None and "error" in about:
+        put: dict[str, str] = read_values(about["error"])
+        if all(put.get(name, "") == failure.get(name, "") for name in _FAILURE):
+            return put
+    return failure
 
 
 def _is_blob(tagged: Any) -> bool:

@@ -10,7 +10,8 @@ from mltraq_ds.orm.failures import INDEX_ERRORS
 from mltraq_ds.orm.index import Index
 from mltraq_ds.storage.base import Stat, Storage
 from mltraq_ds.store import descriptors, document_rows, layout, single_records
-from mltraq_ds.store.index_lag import Drift, compare, marks_of
+from mltraq_ds.store.index_lag import Drift, compare
+from mltraq_ds.store.index_marks import marks_of
 from mltraq_ds.store.report import Notebook
 from mltraq_ds.store.survey import Folder
 
@@ -20,11 +21,11 @@ __all__ = ["check_singles"]
 def check_singles(storage: Storage, index: Index, folders: Iterable[Folder], found: Notebook) -> None:
     """Add what the rows of single records and documents say otherwise than their files; by size and time of these."""
     try:
-        if not index.knows_store():
-            return  # a finding already, or a store without experiments
-        for key in marks_of(storage, index.database.url):
+        for key in marks_of(storage, index.database):
             detail = "The index has not been told of everything; the next connection catches up."
             found.add("index drift", key, detail=detail)
+        if not index.knows_store():
+            return  # a finding already, or a store without experiments
         for folder in folders:
             if folder.is_marked:
                 _check_folder(storage, index, folder, found)

@@ -116,11 +116,12 @@ def _generation_rows(id_experiment: str, living: Generation | None, head: dict[s
     return index_rows(content, [head, *bodies], living)
 
 
-def refresh(index: Index, storage: Storage, id_experiment: str) -> None:
-    """Make the rows of one experiment what its files say."""
-    index.rebuild(
-        (entry for entry in [collect(storage, id_experiment)] if entry is not None), replace_scope=id_experiment
-    )
+def refresh(index: Index, storage: Storage, id_experiment: str, on_corrupt: OnCorrupt | None = None) -> None:
+    """Make the rows of one experiment what its files say; `on_corrupt` as for `collect`."""
+    entry = collect(storage, id_experiment, on_corrupt)
+    if entry is not None:
+        validate_rows(*entry[:2])
+    index.rebuild([] if entry is None else [entry], replace_scope=id_experiment)
 
 
 def validate(record: RunRecord) -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "parse",
     "put_ids",
     "read",
+    "read_many",
     "to_bytes",
     "unfolded",
 ]
@@ -115,8 +116,17 @@ def unfolded(
     on_corrupt : callable, optional
         Given the error of each record that cannot be read; without it the first one is raised.
     """
-    folded = frozenset(folds)
-    for found in _each(storage, keys(storage, folder)):
+    yield from read_many(storage, keys(storage, folder), frozenset(folds), on_corrupt)
+
+
+def read_many(
+    storage: Storage,
+    wanted: list[str],
+    folded: Collection[str],
+    on_corrupt: Callable[[MltraqDSError], None] | None = None,
+) -> Iterator[Single]:
+    """Yield the single records under these keys that the generation has not taken in; see `unfolded`."""
+    for found in _each(storage, wanted):
         if isinstance(found, MltraqDSError):
             if on_corrupt is None:
                 raise found

@@ -237,6 +237,6 @@ def read_pending(stats: Iterable[Stat]) -> Pending:
             found.moved.setdefault(f"{layout.PENDING}/{first}", []).append(stat)
         elif not inside and (mark := _MARK.fullmatch(first)) and is_valid(stat.key):
             found.marks.append((mark.group(1), stat))
-        elif inside or not first.endswith((".json", ".behind")):  # the latter are those of `index_lag`
+        elif inside or not first.endswith((".json", ".behind", ".seen")):  # the latter are those of `index_marks`
             found.foreign.append(stat)
     return found

@@ -25,7 +25,16 @@ from mltraq_ds.store.files import FileStore
 from mltraq_ds.store.intents import Intent
 from mltraq_ds.store.locator import config_of
 from mltraq_ds.store.transfer_copy import announced, check_arrived, copy, put_mark
-from mltraq_ds.store.transfer_plan import GENERATION, KINDS, Item, Plan, Selection, plan_experiment, plan_rest
+from mltraq_ds.store.transfer_plan import (
+    GENERATION,
+    KINDS,
+    Item,
+    Plan,
+    Selection,
+    left_of_deleted,
+    plan_experiment,
+    plan_rest,
+)
 from mltraq_ds.store.transfer_verbs import transfer_by_verbs
 
 __all__ = ["export_store"]
@@ -66,7 +75,8 @@ def export_store(
     include_derived, include_logs, include_results, include_manifests, include_artifacts : bool
         Whether these are copied too.  Records, generations and blobs always are.
     overwrite : bool
-        Replace records, logs and the like that differ, and an older version of an experiment by its newer one.
+        Replace records, logs and the like that differ, and an older version of an experiment by its newer one; what
+        belongs to runs that the source has deleted is removed.
     progress_callback : callable, optional
         Called with how many files are done, and how many there are.
     **kwargs
@@ -217,6 +227,9 @@ class _Transfer:
             self.target.put(layout.meta_key(folder), [plan.meta], size=len(plan.meta), replace=True)
         if older is not None and plan.generation is not None:
             self.target.delete_many(sorted(older.keys - plan.generation.keys))
+        if self.overwrite:
+            left = left_of_deleted(self.source, self.target, intent.id_experiment, self.wanted)
+            self.target.delete_many(left)
         return {}
 
     def _refuse_other_version(self, folder: str, plan: Plan) -> generations.Generation | None:

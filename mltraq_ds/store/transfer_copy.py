@@ -7,6 +7,7 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 from mltraq_ds.blob import open_blob
 from mltraq_ds.blob.hashing import crc_of
@@ -60,7 +61,7 @@ def copy(source: Storage, target: Storage, item: Item, *, overwrite: bool) -> bo
         if _is_there(opened, target, item.key):
             _verify(target, item)
             return False
-        _verify(source, item)  # first: what is damaged here must not take the place of what is whole there
+        _verify(source, item, by="crc")  # first: what is damaged here must not take the place of what is whole there
         is_replaced = _put(opened, target, item, overwrite=overwrite)
         try:
             if not _is_there(opened, target, item.key):
@@ -106,11 +107,12 @@ def _is_there(opened: Source, target: Storage, key: str) -> bool:
         there.close()
 
 
-def _verify(storage: Storage, item: Item) -> None:
+def _verify(storage: Storage, item: Item, *, by: Literal["crc", "digest"] = "digest") -> None:
     """Compare what is there with the digest in whatever refers to it, or with its own checksum.
 
-    The SHA-256 of a blob's index is in the reference, and the CRC-32 of every member in the index: so both are
-    compared, as reading does.  `check(deep=True)` compares the SHA-256 of members too.
+    The SHA-256 of a blob's index is in the reference, that of every member in the index.  At the source a blob is
+    compared by the CRC-32 of its members, as reading does; where it has arrived by their SHA-256, with which damage
+    that no CRC-32 shows ends there too.
     """
     reference = item.reference
     if reference is None:
@@ -128,7 +130,7 @@ def _verify(storage: Storage, item: Item) -> None:
         if item.kind == "blobs":
             blob = open_blob(source, digest=reference.digest)
             for member in blob.members:
-                member.verify("crc")
+                member.verify(by)
         elif f"sha256:{_sha256(source)}" != reference.digest:
             raise CorruptBlobError(f"{item.key} does not verify: its bytes differ from those that were written.")
     finally:

@@ -14,7 +14,17 @@ from mltraq_ds.store import file_layout, generations, layout, single_records
 from mltraq_ds.store import references as found_in
 from mltraq_ds.store.generations import Generation
 
-__all__ = ["GENERATION", "KINDS", "Item", "Plan", "Selection", "plan_experiment", "plan_rest"]
+__all__ = [
+    "GENERATION",
+    "KINDS",
+    "Item",
+    "Plan",
+    "Selection",
+    "left_of_deleted",
+    "plan_experiment",
+    "plan_rest",
+    "unclaimed",
+]
 
 #: What is counted.
 KINDS = ("runs", "derived", "logs", "results", "manifests", "artifacts", "blobs", "generations", "others")
@@ -166,6 +176,36 @@ def _sort(
                 plan.steps[0].append(Item(stat.key, stat.size, "others", is_fresh=is_fresh))
     elif wanted.takes(kind := _FOLDERS.get(first, "others")):
         plan.steps[0].append(Item(stat.key, stat.size, kind))
+
+
+def unclaimed(storage: Storage, id_experiment: str, run_ids: Iterable[str], wanted: Selection) -> list[str]:
+    """Return the keys of what is put beside run records and belongs to none of these runs, sorted."""
+    folder = layout.folder_of(id_experiment)
+    logs, keys, places = [], set(), []
+    for run_id in run_ids:
+        logs.append(file_layout.logs_prefix(folder, run_id))
+        keys.add(file_layout.derived_key(folder, run_id))
+        places += [f"{place}/" for place in file_layout.run_folders(folder, run_id)]
+    own = (*logs, *places)
+    found = []
+    for stat in storage.list(folder):
+        kind = stat.key[len(folder) + 1 :].partition("/")[0]
+        is_beside = kind in ("artifacts", "derived", "logs", "results") and wanted.takes(kind)
+        if is_beside and stat.key not in keys and not stat.key.startswith(own):
+            found.append(stat.key)
+    return sorted(found)
+
+
+def left_of_deleted(source: Storage, target: Storage, id_experiment: str, wanted: Selection) -> list[str]:
+    """Return the keys of what the target has beside runs that were deleted at the source; entries before bytes."""
+    folder = layout.folder_of(id_experiment)
+    gone = [one.id_run for one in single_records.all_of(source, folder) if one.body is None]
+    if not gone:
+        return []
+    there = {stat.key for stat in source.list(folder)}
+    kept = set(unclaimed(target, id_experiment, gone, wanted))
+    beside = set(unclaimed(target, id_experiment, (), wanted))
+    return sorted(beside - kept - there, key=lambda key: (not key.endswith(".json"), key))
 
 
 def plan_rest(storage: Storage) -> list[list[Item]]:

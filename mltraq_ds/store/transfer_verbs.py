@@ -7,9 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 from mltraq_ds.errors import MltraqDSError, TransferError
-from mltraq_ds.store.protocol import SupportsExperimentManifests, SupportsLogListing, SupportsStructuredResults
+from mltraq_ds.store.files import FileStore
+from mltraq_ds.store.protocol import (
+    SupportsExperimentManifests,
+    SupportsLogListing,
+    SupportsManifestListing,
+    SupportsStructuredResults,
+)
 from mltraq_ds.store.run_mapping import BLOB_FORMAT
-from mltraq_ds.store.transfer_plan import KINDS, Selection
+from mltraq_ds.store.transfer_plan import KINDS, Selection, plan_rest, unclaimed
 from mltraq_ds.store.types import RunRecord
 
 __all__ = ["transfer_by_verbs"]
@@ -38,7 +44,8 @@ def transfer_by_verbs(
         if progress is not None:
             progress(done, len(records))
     for id_ in sorted({record.experiment_id for record in records}):
-        work.attempt(id_, "manifests", lambda id_=id_: work.copy_manifest(id_))  # type: ignore[misc]
+        work.attempt(id_, "manifests", lambda id_=id_: work.copy_manifests(id_))  # type: ignore[misc]
+    work.refuse_rest(experiment_id, records)
     work.counts["experiments"] = len({record.experiment_id for record in records})
     if work.failed:
         first, reason = next(iter(work.failed.items()))
@@ -78,12 +85,12 @@ class _Verbs:
                 f"Run {record.run_id!r:.80} has values in blobs, which only stores of files can keep. Export it to one."
             )
         there = target.get_run_record(record.run_id)
-        if there == record:
+        if _is_same(there, record):
             return 0
         if there is not None and not self.overwrite:
             raise TransferError(f"Run {record.run_id!r:.80} is there and differs. Use overwrite=True to replace it.")
         target.put_run_record(record)
-        if target.get_run_record(record.run_id) != record:
+        if not _is_same(target.get_run_record(record.run_id), record):
             raise TransferError(f"Run {record.run_id!r:.80} came back otherwise than it was put. Look at that store.")
         return 1
 
@@ -132,22 +139,57 @@ class _Verbs:
                 count += 1
         return count
 
-    def _refuse(self, is_there: bool, run: str, what: str) -> None:
+    def _refuse(self, is_there: bool, run: str, what: str, owner: str = "Run") -> None:
         if is_there and not self.overwrite:
-            raise TransferError(f"Run {run!r:.80}: {what} is there and differs. Use overwrite=True to replace it.")
+            raise TransferError(f"{owner} {run!r:.80}: {what} is there and differs. Use overwrite=True to replace it.")
 
-    def copy_manifest(self, experiment_id: str) -> int:
-        """Copy the newest manifest of an experiment."""
+    def copy_manifests(self, experiment_id: str) -> int:
+        """Copy the manifests of an experiment: all of them, or the newest of a store that lists none."""
         source, target = (_of_experiment(one, experiment_id) for one in (self.source, self.target))
         if not self.wanted.manifests or not isinstance(source, SupportsExperimentManifests):
             return 0
-        manifest = source.get_experiment_manifest(experiment_id)
-        if manifest is None or not isinstance(target, SupportsExperimentManifests):
+        newest = source.get_experiment_manifest(experiment_id)
+        if newest is None:
             return 0
-        if target.get_experiment_manifest(experiment_id) == manifest:
-            return 0
-        target.put_experiment_manifest(experiment_id, manifest)
-        return 1
+        if not isinstance(target, SupportsExperimentManifests):
+            raise TransferError(f"{type(target).__name__} keeps no manifests. Use include_manifests=False.")
+        if not isinstance(source, SupportsManifestListing):
+            if _is_same(target.get_experiment_manifest(experiment_id), newest):
+                return 0
+            target.put_experiment_manifest(experiment_id, newest)
+            return 1
+        ours = source.list_experiment_manifests(experiment_id)
+        there = {}
+        if isinstance(target, SupportsManifestListing):
+            there = target.list_experiment_manifests(experiment_id)
+        elif _is_same(target.get_experiment_manifest(experiment_id), newest):
+            return 0  # the newest one is put last
+        count = 0
+        for timestamp, manifest in ours.items():
+            if not _is_same(there.get(timestamp), manifest):
+                self._refuse(timestamp in there, experiment_id, f"manifest {timestamp!r:.80}", "Experiment")
+                target.put_experiment_manifest(experiment_id, manifest, timestamp)
+                count += 1
+        return count
+
+    def refuse_rest(self, experiment_id: str | None, records: list[RunRecord]) -> None:
+        """Note what a store of files has that belongs to no run record, which the verbs cannot name."""
+        if not isinstance(self.source, FileStore):
+            return
+        runs: dict[str, list[str]] = {}
+        for record in records:
+            runs.setdefault(record.experiment_id, []).append(record.run_id)
+        scopes = [experiment_id] if experiment_id is not None else FileStore(self.source.storage).list_experiments()
+        for id_experiment in scopes:
+            keys = unclaimed(self.source.storage, id_experiment, runs.get(id_experiment, ()), self.wanted)
+            if keys:
+                self.failed[f"{len(keys)} files of experiment {id_experiment!r:.80}"] = (
+                    f"{keys[0]} belongs to no run that has a record. Put one, or leave its kind out "
+                    "(include_logs=False and so on)."
+                )
+        if experiment_id is None:
+            for item in (item for step in plan_rest(self.source.storage) for item in step):
+                self.failed[item.key] = "Saved artifacts and folders of your own can be copied to stores of files only."
 
 
 def _is_same(there: object, ours: object) -> bool:

@@ -60,8 +60,7 @@ def validate(objects: Objects, index: Index | None, content: ExperimentContent, 
     StorageError
         If storage or database do not answer, or if the storage is only read.
     """
-    if if_exists not in ("fail", "replace", "update"):
-        raise UsageError(f"if_exists={if_exists!r} is unknown. Use 'fail', 'replace' or 'update'.")
+    _check(if_exists)
     folder = layout.folder_of(content.id_experiment)
     seen = generations.current(objects.storage, folder)
     parent = _parent(seen, content, base, if_exists)
@@ -71,6 +70,27 @@ def validate(objects: Objects, index: Index | None, content: ExperimentContent, 
         index.validate_rows(*index_rows(content, tagged, None)[:2])
         _refuse_taken_name(objects.storage, index, content, if_exists)
     return Valid(seen, parent, plan, tagged)
+
+
+def refuse_existing(
+    storage: Storage, index: Index | None, content: ExperimentContent, base: Ident, if_exists: str
+) -> None:
+    """Check what can be checked before the values are known, as they are not before steps have been executed.
+
+    Raises
+    ------
+    UsageError, ExperimentExistsError, ConcurrentPersistError
+        As `validate`.
+    """
+    _check(if_exists)
+    _parent(generations.current(storage, layout.folder_of(content.id_experiment)), content, base, if_exists)
+    if index is not None:
+        _refuse_taken_name(storage, index, content, if_exists)
+
+
+def _check(if_exists: str) -> None:
+    if if_exists not in ("fail", "replace", "update"):
+        raise UsageError(f"if_exists={if_exists!r} is unknown. Use 'fail', 'replace' or 'update'.")
 
 
 def lost(content: ExperimentContent, reason: str, *, is_deleted: bool = False) -> ConcurrentPersistError:

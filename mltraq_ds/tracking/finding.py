@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,17 +12,13 @@ from mltraq_ds.errors import (
     AmbiguousNameError,
     CorruptRecordError,
     ExperimentNotFoundError,
-    FormatError,
-    KeyMissingError,
     UnknownStoreError,
-    UsageError,
 )
 from mltraq_ds.objects import Objects
 from mltraq_ds.orm.index import Index
 from mltraq_ds.orm.overview import remembered_url
 from mltraq_ds.storage import Storage
-from mltraq_ds.storage.places import path_from
-from mltraq_ds.store import collection, descriptors, layout, reading
+from mltraq_ds.store import collection, layout, reading
 from mltraq_ds.store.generations import Generation
 from mltraq_ds.store.records import ExperimentContent
 from mltraq_ds.tracking.database import Database
@@ -31,7 +26,7 @@ from mltraq_ds.tracking.database import Database
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["answering", "find", "is_known", "listed", "load_by_id", "load_named", "refuse_no_place", "refuse_unknown"]
+__all__ = ["answering", "find", "is_known", "listed", "load_by_id", "load_named", "refuse_unknown"]
 
 #: How long to wait before each further look for an experiment that was replaced a moment ago (s).
 _WAITS_S = (0.01, 0.05, 0.2, 0.5)
@@ -169,24 +164,6 @@ def answering(index: Index | None) -> Index | None:
     if index is not None:
         index.database.ping()
     return index
-
-
-def refuse_no_place(storage: Storage) -> None:
-    """Raise if no store can be here: nothing found at a mistyped URL looks like an empty store.
-
-    Raises
-    ------
-    UsageError
-        If it is a file, or a folder that a store manages, such as that of an experiment.  Nothing was changed.
-    """
-    if storage.is_local and os.path.isfile(path_from(storage.url)):
-        raise UsageError(f"{storage.url} cannot be a store because it is a file. Use the URL of a folder.")
-    with suppress(KeyMissingError, CorruptRecordError, FormatError):  # without our mark it is a folder like any other
-        descriptors.from_bytes(storage.read(layout.META), "folder", layout.META)
-        raise UsageError(
-            f"{storage.url} cannot be a store because it is a folder inside one: its {layout.META} says so. Use the "
-            f"URL of the folder that has {layout.STORE}."
-        )
 
 
 def _nearest(index: Index | None, name: str) -> str:

@@ -16,6 +16,8 @@ from mltraq_ds.store.generations import Ident
 from mltraq_ds.store.indexed import IndexedStore
 from mltraq_ds.store.locator import DEFAULT_STORE_ROOT, config_of
 from mltraq_ds.store.results import Results, load_results
+from mltraq_ds.store.sameness import is_same
+from mltraq_ds.store.validation import refuse_existing
 from mltraq_ds.tracking.experiment import Experiment
 from mltraq_ds.tracking.run import Step, as_steps
 from mltraq_ds.tracking.session import Session
@@ -67,12 +69,14 @@ def run(
         Its runs.
     steps : callable or list of callable, optional
         Called with every run; without any, the experiment is persisted as it is.
-    store : str, path or StoreConfig
-        Root of the collection, or ``postgresql://…?file_root=…``.
+    store : str, path, StoreConfig or store
+        Root of the collection, or ``postgresql://…?file_root=…``, or the store itself.
     config, n_jobs, backend : optional
         As `Experiment.execute` takes them.
     if_exists : {"fail", "update", "replace"}
-        What to do if the store has an experiment of this id: ``update`` makes a new version of it.
+        What to do if the store has an experiment of this id: ``update`` makes a new version of it.  With ``fail``, one
+        without steps to execute that is in the store as it is here is left as it is: it may be run again, into the same
+        store under whatever name.
 
     Returns
     -------
@@ -82,20 +86,20 @@ def run(
     Raises
     ------
     ExperimentExistsError
-        If it is there.  The steps were executed, nothing was written.
+        If it is there otherwise, or there are steps.  None was executed, nothing was written.
     UsageError
         If the store cannot keep experiments.  Nothing was done.
     """
-    target = config_of(store).scoped(experiment.id_experiment).connect()
-    if not isinstance(target, FileStore):
-        raise UsageError(
-            f"A {type(target).__name__} cannot keep an experiment, since it has no files. Use put_run_record() there, "
-            "or a store with file_root."
-        )
+    target = _target(store, experiment.id_experiment)
     with Session("sqlite://", target.storage) as session:
-        if steps is not None:
-            _execute(experiment, session, as_steps(steps), config, n_jobs, backend)
+        if steps is None and if_exists == "fail" and (number := _same(session, experiment)):
+            if isinstance(target, IndexedStore):
+                target.tell_experiment(experiment.id_experiment)
+            return RunHandle(target, experiment.id_experiment, number)
         index = target.link.index_or_none() if isinstance(target, IndexedStore) else None
+        if steps is not None:
+            refuse_existing(target.storage, index, experiment.to_content(), _base(target, if_exists), if_exists)
+            _execute(experiment, session, as_steps(steps), config, n_jobs, backend)
         committed = Persist(
             objects=session.objects(),
             index=index,
@@ -107,6 +111,29 @@ def run(
     if isinstance(target, IndexedStore) and index is None:
         target.tell_experiment(experiment.id_experiment)
     return RunHandle(target, experiment.id_experiment, committed.generation.number)
+
+
+def _target(store: Any, id_experiment: str) -> FileStore:
+    is_store = hasattr(store, "put_run_record") and hasattr(store, "list_run_records")
+    found = store if is_store else config_of(store)
+    if getattr(found, "experiment_id", None) != id_experiment:
+        found = found.scoped(id_experiment)
+    target = found if is_store else found.connect()
+    if not isinstance(target, FileStore):
+        raise UsageError(
+            f"A {type(target).__name__} cannot keep an experiment, since it has no files. Use put_run_record() there, "
+            "or a store with file_root."
+        )
+    return target
+
+
+def _same(session: Session, experiment: Experiment) -> int:
+    """Return the generation of an experiment that is in the store as it is in memory; 0 if it is not."""
+    folder = layout.folder_of(experiment.id_experiment)
+    current = generations.current(session.storage, folder)
+    if current is None or current.deleted or not is_same(session.objects(), experiment.to_content()):
+        return 0
+    return current.number
 
 
 def _execute(

@@ -20,10 +20,11 @@ from mltraq_ds.store import layout
 from mltraq_ds.store.commit import Persist
 from mltraq_ds.store.deletion import delete
 from mltraq_ds.store.index_lag import catch_up
+from mltraq_ds.store.no_place import refuse_no_place
 from mltraq_ds.store.recovery import recover, warn_unreadable
 from mltraq_ds.tracking.bound_io import BoundIO
 from mltraq_ds.tracking.experiment import Experiment
-from mltraq_ds.tracking.finding import answering, find, is_known, listed, load_by_id, load_named, refuse_no_place
+from mltraq_ds.tracking.finding import answering, find, is_known, listed, load_by_id, load_named
 from mltraq_ds.tracking.opening import objects_at, opened
 from mltraq_ds.tracking.upkeep import Upkeep
 

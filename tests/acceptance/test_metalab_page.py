@@ -34,6 +34,23 @@ scoped = config.scoped("my_exp:1.0")
 # Connect to get a usable store
 store = scoped.connect()
 """
+SCOPING = """
+# These are equivalent:
+mltraq_ds.run(exp, store="./experiments")
+mltraq_ds.run(exp, store=FileStoreConfig(root="./experiments"))
+# Data ends up in: ./experiments/my_exp_1.0/
+"""
+FILES = """
+from mltraq_ds.store import FileStoreConfig
+# Path string - this is the collection root
+mltraq_ds.run(exp, store="./experiments")
+# Data stored in: ./experiments/<safe_experiment_id>/
+# file:// URI
+mltraq_ds.run(exp, store="file:///shared/experiments")
+# Explicit config (equivalent)
+config = FileStoreConfig(root="./experiments")
+mltraq_ds.run(exp, store=config)
+"""
 POSTGRES = """
 from mltraq_ds.store import PostgresStoreConfig
 # PostgresStore requires file_root for logs/artifacts
@@ -44,7 +61,7 @@ config = PostgresStoreConfig(
 mltraq_ds.run(exp, store=config)
 # Or via URI with file_root parameter
 mltraq_ds.run(
-    exp_2,
+    exp,
     store="postgresql://user@localhost/metalab?file_root=/shared/experiments",
 )
 """
@@ -88,14 +105,14 @@ from mltraq_ds.store import FileStoreConfig
 results = load_results("./experiments", experiment_id="my_exp:1.0")
 # From config (using collection API)
 collection = FileStoreConfig(root="./experiments")
-results_2 = load_results(collection.for_experiment("my_exp:1.0"))
+results = load_results(collection.for_experiment("my_exp:1.0"))
 # Convert to DataFrame
 df = results.to_dataframe()
 """
 TRANSFER = """
 from mltraq_ds.store import export_store
 # Export specific experiment
-counts = export_store(
+export_store(
     source="postgresql://localhost/db?file_root=/data",
     destination="./backup",
     experiment_id="my_exp:1.0",
@@ -104,9 +121,9 @@ counts = export_store(
 PROGRAMMATIC = """
 from mltraq_ds.store import create_store, FileStoreConfig, parse_to_config
 # URI-based (convenience)
-store_1 = create_store("./runs/my_exp")
-store_2 = create_store("file:///absolute/path")
-store_3 = create_store("postgresql://localhost/db", file_root="/path/to/files")
+store = create_store("./runs/my_exp")
+store = create_store("file:///absolute/path")
+store = create_store("postgresql://localhost/db", file_root="/path/to/files")
 # Config-based (recommended for programmatic use)
 config = FileStoreConfig(root="./runs/my_exp")
 store = config.connect()
@@ -154,7 +171,6 @@ class MyCustomStore:
         # Connect to your backend...
     # Implement Store protocol methods...
 # Auto-registered! Now usable via create_store
-from mltraq_ds.store import create_store
 store = create_store("myscheme://my-endpoint/my-bucket")
 """
 
@@ -223,15 +239,31 @@ def test_configuration(play, tmp_path):
     assert (tmp_path / "experiments" / "my_exp=3a1.0" / "runs" / "1.json").is_file()
 
 
+def test_scoping(play, make, tmp_path):
+    """The same experiment, run once more into the same store, is there already: nothing is executed or written."""
+    play(SCOPING, exp=make("my_exp:1.0"), FileStoreConfig=FileStoreConfig)
+    folder = tmp_path / "experiments" / "my_exp=3a1.0"
+    assert [path.name for path in (folder / "generations").iterdir()] == ["1.json"]
+    assert len(load_results(tmp_path / "experiments", "my_exp:1.0")) == 2
+
+
+def test_files(play, make, tmp_path):
+    """A path, a file:// URI and a configuration, one after another, in the folders that they name."""
+    play(FILES, exp=make("my_exp:1.0"))
+    for root in (tmp_path / "experiments", tmp_path / "shared" / "experiments"):
+        assert FileStoreConfig(root=root).list_experiments() == ["my_exp:1.0"]
+        assert load_results(root, "my_exp:1.0").to_dataframe()["loss"].tolist() == [0.2, 0.4]
+
+
 @pytest.mark.server
 def test_postgres(play, make, tmp_path, postgresql_url):
-    """A configuration and a URL with file_root run into one store, which the database finds."""
-    play(POSTGRES, postgresql_url, exp=make("my_exp:1.0"), exp_2=make("my_exp:2.0"))
+    """A configuration and a URL with file_root are one store, which the database finds."""
+    play(POSTGRES, postgresql_url, exp=make("my_exp:1.0"))
     files = FileStoreConfig(root=tmp_path / "shared/experiments")
-    assert files.list_experiments() == ["my_exp:1.0", "my_exp:2.0"]
+    assert files.list_experiments() == ["my_exp:1.0"]
     store = PostgresStoreConfig(connection_string=postgresql_url, file_root=files.root).connect()
     rows = store.link.database.query("SELECT fields ->> 'loss' AS loss FROM mltraq_runs ORDER BY loss")
-    assert rows.loss.tolist() == ["0.2", "0.2", "0.4", "0.4"]
+    assert rows.loss.tolist() == ["0.2", "0.4"]
     assert len(store.check()) == 0
     store.close()
 
@@ -276,14 +308,14 @@ def test_results(play, tmp_path):
     _put(tmp_path / "experiments", "my_exp:1.0", "other")
     names = play(RESULTS)
     assert names["df"]["loss"].tolist() == [0.5]
-    assert names["results_2"].records == names["results"].records
+    assert names["results"].records == load_results("./experiments", experiment_id="my_exp:1.0").records
 
 
 @pytest.mark.server
 def test_transfer(play, tmp_path, postgresql_url):
     """One experiment is copied out of a store with an index; nothing else is."""
     _put(tmp_path / "data", "my_exp:1.0", "other")
-    assert play(TRANSFER, postgresql_url)["counts"]["runs"] == 1
+    play(TRANSFER, postgresql_url)
     assert FileStoreConfig(root=tmp_path / "backup").list_experiments() == ["my_exp:1.0"]
 
 
@@ -306,7 +338,7 @@ def test_custom_store(play):
     """A class registers itself when its body is executed, and once more when its cell is executed again."""
     try:
         for _ in range(2):
-            store = play(CUSTOM)["store"]
+            store = play(CUSTOM, create_store=create_store)["store"]
         assert (store.config.endpoint, store.config.bucket) == ("my-endpoint", "my-bucket")
         assert create_store("myscheme://e/b", experiment_id="x").config.experiment_id == "x"
         assert "myscheme" in ConfigRegistry.schemes()

@@ -33,6 +33,14 @@ def test_list(cli, source):
     assert "exp:1" in cli("store", "list", source).stdout
     listed = json.loads(cli("store", "list", source, "--json").stdout)
     assert [(one["id_experiment"], one["generation"]) for one in listed] == [("exp:1", 0), ("other", 0)]
+    assert [(one["runs"], one["size_bytes"] > 100) for one in listed] == [(1, True), (1, True)]
+
+
+def test_list_nothing(cli, tmp_path):
+    """A name where no store is, and a file, are no empty tables."""
+    assert "no store at" in cli("store", "list", tmp_path / "nothere", code=1).stderr
+    (tmp_path / "file").write_text("x")
+    assert "is a file" in cli("store", "list", tmp_path / "file", code=2).stderr
 
 
 def test_export_and_import(cli, source, tmp_path):
@@ -65,3 +73,15 @@ def test_rebuild_index(cli, source, tmp_path):
     assert store.link.database.query("SELECT count(*) AS n FROM mltraq_runs").n.tolist() == [2]
     store.close()
     assert "no index" in cli("store", "rebuild-index", source, code=2).stderr
+
+
+def test_rebuild_index_beside_damage(cli, source, tmp_path):
+    """What could not be read makes the exit code 1; so does an experiment, or a store, that is not there."""
+    url = f"sqlite:///{tmp_path}/i.db?file_root="
+    assert "'zz'" in cli("store", "rebuild-index", f"{url}{source}", "--experiment", "zz", code=1).stderr
+    path = source / "other" / "runs" / "1.json"
+    path.write_bytes(path.read_bytes()[:-9])
+    found = cli("store", "rebuild-index", f"{url}{source}", code=1)
+    assert "1 run " in found.stdout
+    assert "other/runs/1.json" in found.stdout
+    assert "no store" in cli("store", "rebuild-index", f"{url}{tmp_path}/nothere", code=1).stderr

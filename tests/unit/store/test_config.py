@@ -269,3 +269,39 @@ def test_other_layouts_and_folders(tmp_path):
     (tmp_path / "plain" / "folder").mkdir(parents=True)
     (tmp_path / "plain" / "folder" / "file.txt").write_text("mine")
     assert FileStoreConfig(root=tmp_path / "plain").list_experiments() == []
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: PostgresStoreConfig(connection_string="sqlite:///x.db", file_root="/x"), "'postgresql://"),
+        (lambda: SqliteStoreConfig(connection_string="postgresql://h/d", file_root="/x"), "'sqlite://"),
+        (lambda: MysqlStoreConfig(connection_string="sqlite:///x.db", file_root="/x"), "'mysql://"),
+        (lambda: parse_to_config("sqlite:///x.db?file_root=a&file_root=b"), "file_root is in it 2 times"),
+        (lambda: parse_to_config("postgresql://h/d?file_root=a&schema=a&schema=b"), "schema is in it 2 times"),
+        (lambda: parse_to_config("postgresql://h/d?file_root=/x/../y"), r"'\.\.'"),
+        (lambda: parse_to_config("postgresql://h/d?file_root=/x/%2e%2e/y"), r"'\.\.'"),
+        (lambda: create_store(None), "NoneType"),
+        (lambda: create_store(""), "empty"),
+        (lambda: StoreConfig.from_dict({"_type": "file", "root": 3}), "int"),
+        (lambda: StoreConfig.from_dict(None), "NoneType"),
+        (lambda: FileStoreConfig(root="x", experiment_id=3), "is a string, not int"),
+        (lambda: create_store("x", experiment_id=3), "is a string, not int"),
+        (lambda: create_store("s3:/bucket/x"), "'s3://"),
+        (lambda: create_store("s3:bucket/x"), "'s3://"),
+        (lambda: FileStoreConfig(root="postgres//x"), "'postgres://"),
+        (lambda: create_store("postgresql:/host/db", file_root="/x"), "'postgresql://"),
+        (lambda: create_store("oracle://h/d"), "scheme 'oracle'. Known"),
+    ],
+)
+def test_one_sentence(make, words):
+    """Whatever is wrong with a configuration is one sentence that names it."""
+    with pytest.raises(UsageError, match=words) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+def test_paths_that_look_like_urls():
+    """A folder may have the name of a scheme, and two slashes are no harm."""
+    for path in ("./s3:/bucket", "data//x", "C:/x", "a//b", "s3", "notes:x/y"):
+        assert create_store(path).storage.is_local

@@ -19,7 +19,7 @@ from mltraq_ds.errors import (
     UsageError,
 )
 from mltraq_ds.storage import open_storage
-from mltraq_ds.store import generations, layout, maintenance, retire, single_records
+from mltraq_ds.store import FileStoreConfig, generations, layout, maintenance, retire, single_records
 from mltraq_ds.store.files import FileStore
 from mltraq_ds.store.types import Provenance, RunRecord
 from mltraq_ds.testing.store_hooks import artifact, full_record
@@ -387,3 +387,23 @@ def test_sweep_takes_bytes_without_an_entry(tmp_path):
         session.sweep(dry_run=False, grace_s=0)
     assert [session.storage.exists(key) for key in (kept, old, young)] == [True, False, True]
     assert store.get_artifact(kept) == b"1"
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: {"run_id": "1"}, "a RunRecord, not a dict"),
+        (lambda: RunRecord.success("1", "e", tags="abc"), "tags of run '1' is a list of texts, not a str"),
+        (lambda: RunRecord.success("1", "e", tags=[1]), "among the tags"),
+        (lambda: RunRecord.success("1", "e", metrics=None), "metrics of run '1' is a dictionary, not a NoneType"),
+        (lambda: RunRecord.success("1", "e", params_resolved=[1]), "params_resolved"),
+        (lambda: RunRecord.success("1", "e", provenance={}), "a Provenance, not a dict"),
+    ],
+)
+def test_what_is_no_record(tmp_path, make, words):
+    """A part of another kind is refused with its name, by the collection and by the experiment; nothing is written."""
+    config = FileStoreConfig(root=tmp_path / "files")
+    for store in (config.connect(), config.scoped("e").connect()):
+        with pytest.raises(UsageError, match=words):
+            store.put_run_record(make())
+    assert not (tmp_path / "files").exists()

@@ -46,11 +46,55 @@ def test_run(config, experiment, tmp_path):
     assert again.load(first.run_id, "weights").tolist() == [0.0, 0.1, 0.2]
     assert handle.store.storage.read(first.load("io").partition(":///")[2]) == b"log"
     assert not (tmp_path / "elsewhere").exists()
+    experiment.runs[first.run_id].fields.loss = 7.5
     with pytest.raises(ExperimentExistsError):
         run(experiment, store=config)
-    experiment.runs[first.run_id].fields.loss = 7.5
     assert run(experiment, store=config, if_exists="update").generation == 2
     assert load_results(config, "my_exp:1.0")[first.run_id].metrics["loss"] == 7.5
+
+
+def test_run_again(config, experiment):
+    """What is in the store as it is in memory is left as it is, by way of a store too; anything else is refused."""
+    called = []
+
+    def step(run):
+        called.append(run.id_run)
+        train(run)
+
+    def same(**more):
+        return run(experiment, store=config.connect(), **more).generation
+
+    assert run(experiment, step, store=config).generation == 1
+    assert same() == run(experiment, store=config.connect().scoped("my_exp:1.0")).generation == 1
+    with pytest.raises(ExperimentExistsError):
+        run(experiment, step, store=config)
+    assert len(called) == 3  # refused before anything was executed
+    first = next(iter(experiment.runs.values()))
+    for change in ({"weights": np.arange(3) * 0.5}, {"loss": True}, {"new": 1}):
+        before = dict(first.fields)
+        first.fields.update(change)
+        with pytest.raises(ExperimentExistsError):
+            same()
+        first.fields.clear()
+        first.fields.update(before)
+        assert same() == 1
+    first.about.tags = ["late"]
+    with pytest.raises(ExperimentExistsError):
+        same()
+    assert same(if_exists="update") == 2
+
+
+def test_an_error_of_other_parts(config):
+    """The error of a record comes back as it was put, also after the experiment was loaded and persisted."""
+    store = config.connect()
+    errors = [{"kind": "x", "message": "boom", "detail": "d"}, {"message": "m"}, {"type": "T", "message": "m"}, {}]
+    for i, error in enumerate(errors):
+        store.put_run_record(RunRecord.failed(str(i), "e", error=error))
+    with create_session("sqlite://", store.storage) as session:
+        experiment = session.load_experiment(id_experiment="e")
+        assert experiment.runs["0"].exception.message == "boom"
+        experiment.persist()
+    assert [one.error for one in store.scoped("e").list_run_records()] == errors
 
 
 def test_run_in_parallel(experiment, tmp_path):
@@ -145,3 +189,48 @@ def test_what_is_not_there(tmp_path):
     with pytest.raises(UsageError, match="names no store"):
         load_results(3)
     assert list((tmp_path / "empty").iterdir()) == []
+
+
+class Requests:
+    """Counts what a storage is asked."""
+
+    def __init__(self, monkeypatch, kind):
+        self.verbs = []
+        for verb in ("read", "stat", "exists", "list", "open", "folders"):
+            monkeypatch.setattr(kind, verb, self._counting(getattr(kind, verb), verb))
+
+    def _counting(self, inner, verb):
+        def count(*args, **more):
+            self.verbs.append(verb)
+            return inner(*args, **more)
+
+        return count
+
+
+def test_one_experiment_does_not_ask_for_the_others(tmp_path, monkeypatch):
+    """An experiment is looked for in its own folder; damage elsewhere is nothing to it, nor to a hint."""
+    config = FileStoreConfig(root=f"memory://{tmp_path.name}-alone")
+    store = config.connect()
+    for i in range(30):
+        store.put_run_record(RunRecord.success("1", f"e{i}"))
+    bad = f"{mltraq_ds.store.layout.folder_of('e7')}/generations/1.json"
+    store.storage.put(bad, [b"{"], size=1, parents=True)
+    requests = Requests(monkeypatch, type(store.storage))
+    assert len(load_results(config, "e3")) == 1
+    assert len(requests.verbs) < 15
+    with pytest.raises(ExperimentNotFoundError, match="mean 'e3"):
+        load_results(config, "e3x")
+
+
+def test_one_run_of_several_experiments(config):
+    """A run is found by its id alone where one experiment has it, and told to be ambiguous where several have."""
+    store = config.connect()
+    for experiment, run_id in (("a", "1"), ("a", "2"), ("b", "1")):
+        store.put_run_record(RunRecord.success(run_id, experiment))
+    results = load_results(config)
+    assert results["2"].experiment_id == "a"
+    with pytest.raises(mltraq_ds.errors.AmbiguousNameError, match="'a', 'b'"):
+        results["1"]
+    assert load_results(config, "b")["1"].experiment_id == "b"
+    with pytest.raises(NotFoundError):
+        results.filter("failed")["2"]

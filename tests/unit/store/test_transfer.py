@@ -1,6 +1,7 @@
 """Exports between stores: everything arrives, verified, or it is told what did not."""
 
 import json
+import pickle
 import uuid
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mltraq_ds import DataStore, create_session
+from mltraq_ds import DataStore, create_session, load_results
 from mltraq_ds.errors import ExperimentNotFoundError, NotFoundError, TransferError, UsageError
 from mltraq_ds.storage import LocalStorage, open_storage
 from mltraq_ds.store import (
@@ -19,6 +20,7 @@ from mltraq_ds.store import (
     descriptors,
     export_store,
     intents,
+    transfer_copy,
 )
 from mltraq_ds.store.checking import check
 from mltraq_ds.store.intents import Intent
@@ -377,7 +379,10 @@ def test_a_custom_store(source, tmp_path):
     custom = Memory()
     with pytest.raises(TransferError, match="keeps no results"):
         export_store(source, custom, experiment_id="../a:b")
-    counts = export_store(source, custom, experiment_id="../a:b", include_results=False)
+    with pytest.raises(TransferError, match="keeps no manifests"):
+        export_store(source, custom, experiment_id="../a:b", include_results=False)
+    chosen = {"include_results": False, "include_manifests": False}
+    counts = export_store(source, custom, experiment_id="../a:b", **chosen)
     assert counts["experiments"] == 1
     assert sorted(custom.records) == ["*", "r/1"]
     assert custom.derived == {"r/1": {"ratio": 0.25}}
@@ -386,13 +391,13 @@ def test_a_custom_store(source, tmp_path):
     assert export_store(custom, back)["runs"] == 2
     assert repr(back.connect().list_run_records()) == repr(sorted(custom.list_run_records(), key=lambda r: r.run_id))
     with pytest.raises(TransferError, match="values in blobs"):
-        export_store(source, custom, include_results=False)
+        export_store(source, custom, **chosen)
 
 
 def test_a_custom_store_keeps_what_differs(source):
     """Derived metrics, logs and artifacts of a custom store are replaced only with overwrite=True."""
     custom = Memory()
-    chosen = {"experiment_id": "../a:b", "include_results": False}
+    chosen = {"experiment_id": "../a:b", "include_results": False, "include_manifests": False}
     export_store(source, custom, **chosen)
     FileStoreConfig(root=source, experiment_id="../a:b").connect().put_derived("r/1", {"nan": float("nan")})
     export_store(source, custom, overwrite=True, **chosen)
@@ -425,3 +430,108 @@ def test_places_that_are_refused(source, tmp_path):
     for place in (Path(source) / "inside", Path(source).parent):
         with pytest.raises(UsageError, match="in the other"):
             export_store(source, place)
+
+
+class Pickling(Memory):
+    """A custom store that gives new objects each time, and keeps manifests."""
+
+    def __init__(self):
+        super().__init__()
+        self.manifests = {}
+
+    def put_run_record(self, record):
+        self.records[record.run_id] = pickle.dumps(record)
+
+    def get_run_record(self, run_id):
+        return pickle.loads(self.records[run_id]) if run_id in self.records else None
+
+    def list_run_records(self, experiment_id=None):
+        found = map(pickle.loads, self.records.values())
+        return [one for one in found if experiment_id in (None, one.experiment_id)]
+
+    def put_experiment_manifest(self, experiment_id, manifest, timestamp=None):
+        self.manifests.setdefault(experiment_id, {})[timestamp] = dict(manifest)
+
+    def get_experiment_manifest(self, experiment_id):
+        found = self.manifests.get(experiment_id, {})
+        return found[max(found)] if found else None
+
+    def list_experiment_manifests(self, experiment_id):
+        return dict(sorted(self.manifests.get(experiment_id, {}).items()))
+
+
+def test_a_custom_store_of_copies(tmp_path):
+    """NaN is no difference, and all manifests are copied, there and back, once."""
+    files = FileStoreConfig(root=tmp_path / "files").connect()
+    files.put_run_record(RunRecord.success("1", "a", metrics={"loss": float("nan")}))
+    for number in (2, 1, 3):
+        files.scoped("a").put_experiment_manifest("a", {"n": number, "x": float("nan")}, timestamp=f"t{number}")
+    custom = Pickling()
+    counts = export_store(files, custom)
+    assert (counts["runs"], counts["manifests"]) == (1, 3)
+    again = export_store(files, custom)
+    assert (again["runs"], again["manifests"]) == (0, 0)
+    back = FileStoreConfig(root=tmp_path / "back").connect()
+    assert export_store(custom, back)["manifests"] == 3
+    manifests = [one.scoped("a").list_experiment_manifests("a") for one in (files, back)]
+    assert repr(manifests[0]) == repr(manifests[1])
+    assert list(manifests[0]) == ["t1", "t2", "t3"]
+    assert load_results(custom, "a")["1"].experiment_id == "a"
+    assert list(load_results(custom, "b")) == []
+
+
+def test_what_no_verb_can_name(tmp_path):
+    """What belongs to no run record, and what lies beside experiments, is told when a store of no files gets them."""
+    files = FileStoreConfig(root=tmp_path / "files").connect()
+    files.put_run_record(RunRecord.success("1", "a"))
+    files.scoped("a").put_log("1", "out", "text")
+    files.scoped("a").put_log("orphan", "out", "text")
+    files.storage.put("own/notes.txt", [b"x"], size=1, parents=True)
+    custom = Pickling()
+    with pytest.raises(TransferError, match="orphan_out.log belongs to no run"):
+        export_store(files, custom, experiment_id="a")
+    assert custom.logs == {("1", "out"): "text"}
+    assert export_store(files, custom, experiment_id="a", include_logs=False)["runs"] == 0
+    with pytest.raises(TransferError, match="own/notes.txt"):
+        export_store(files, custom, include_logs=False)
+
+
+def test_a_deleted_run_takes_its_own_along(tmp_path):
+    """With overwrite=True a run that the source has deleted leaves nothing at the destination; others stay."""
+    files = FileStoreConfig(root=tmp_path / "files", experiment_id="a").connect()
+    for run in ("1", "1_2", "2"):
+        files.put_run_record(RunRecord.success(run, "a"))
+        files.put_log(run, "out", run)
+        files.put_derived(run, {"x": 1})
+        files.put_result(run, "y", [1])
+        files.put_artifact(run.encode(), ArtifactDescriptor("1", "z", run_id=run))
+    there = FileStoreConfig(root=tmp_path / "there", experiment_id="a").connect()
+    export_store(files, there)
+    files.delete_run("1")
+    files.put_log("1", "again", "a second life")
+    with pytest.raises(TransferError, match="overwrite=True"):
+        export_store(files, there)
+    assert there.get_log("1", "out") == "1"
+    export_store(files, there, overwrite=True)
+    assert there.get_run_record("1") is None
+    assert (there.get_log("1", "out"), there.get_derived("1"), there.list_artifacts("1")) == (None, None, [])
+    assert there.list_results("1") == []
+    assert there.get_log("1", "again") == "a second life"
+    for run in ("1_2", "2"):
+        assert (there.get_log(run, "out"), there.get_derived(run), there.list_results(run)) == (run, {"x": 1}, ["y"])
+        assert there.get_artifact(there.list_artifacts(run)[0].uri) == run.encode()
+    assert len(check(there.storage)) == 0
+
+
+def test_members_are_compared_by_their_digest(source, tmp_path, monkeypatch):
+    """Damage that no CRC-32 shows does not arrive: at the destination blobs are compared by SHA-256."""
+    seen, inner = [], transfer_copy._verify
+
+    def verify(storage, item, by="digest"):
+        seen.append((storage.url, item.kind, by))
+        inner(storage, item, by=by)
+
+    monkeypatch.setattr(transfer_copy, "_verify", verify)
+    export_store(source, tmp_path / "there")
+    blobs = {(url.rpartition("/")[2], by) for url, kind, by in seen if kind == "blobs"}
+    assert blobs == {("source", "crc"), ("there", "digest")}
