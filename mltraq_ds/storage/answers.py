@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 
-__all__ = ["code_of", "is_absence", "is_taken", "is_transient", "refusal_of", "status_of"]
+__all__ = ["code_of", "is_absence", "is_refused", "is_taken", "is_transient", "refusal_of", "status_of"]
 
 _TRANSIENT_STATUS = frozenset([408, 425, 429, 500, 502, 503, 504])
 _TRANSIENT_CODES = frozenset(
@@ -174,6 +174,11 @@ def _breaks_off(error: BaseException) -> bool:
 def is_taken(error: BaseException) -> bool:
     """Tell whether a service says that a key, which should be new, exists; each says it in its own way."""
     return isinstance(error, FileExistsError) or status_of(error) == 412 or code_of(error) in _TAKEN_CODES
+
+
+def is_refused(error: BaseException) -> bool:
+    """Tell whether a service says that these credentials, or anybody, may not do that."""
+    return isinstance(error, PermissionError) or status_of(error) in (401, 403, 405, 501)
 
 
 def is_absence(error: BaseException) -> bool:

@@ -13,10 +13,11 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from mltraq_ds.errors import DamageError, FormatError, IndexBehindWarning
+from mltraq_ds.errors import DamageError, FormatError, IndexBehindWarning, StorageError
 from mltraq_ds.orm.index import Index
 from mltraq_ds.orm.singles import SingleIndex
 from mltraq_ds.storage.base import Stat, Storage
+from mltraq_ds.storage.failures import is_refusal
 from mltraq_ds.store import collection, descriptors, document_rows, generations, layout, reading, single_records
 from mltraq_ds.store.document_rows import stamp_of
 from mltraq_ds.store.generations import Generation
@@ -54,8 +55,7 @@ def catch_up(storage: Storage, index: Index) -> int:
     marks = marks_of(storage, url)
     if not marks:
         return 0
-    mine = put_mark(storage, url)
-    storage.delete_many(marks)
+    mine = _take(storage, url, marks)
     try:
         changed = _synchronize_all(storage, index)
     except (DamageError, FormatError) as error:
@@ -66,8 +66,21 @@ def catch_up(storage: Storage, index: Index) -> int:
             stacklevel=6,
         )
         return 0
-    storage.delete(mine)
+    if mine is not None:
+        storage.delete(mine)
     return changed
+
+
+def _take(storage: Storage, url: str, marks: list[str]) -> str | None:
+    """Put a mark of our own in place of those that are there; None, and they stay, where we may only read."""
+    try:
+        mine = put_mark(storage, url)
+        storage.delete_many(marks)
+    except StorageError as error:
+        if not is_refusal(error):
+            raise
+        return None
+    return mine
 
 
 def _synchronize_all(storage: Storage, index: Index) -> int:
