@@ -205,7 +205,7 @@ def artifact_store() -> ArtifactStore:
     session = default_session()
     index = session._known_index()
     if index is not None:
-        recovery.recover(session.objects(), index, recovery.warn_unreadable)  # of steps that had no database
+        recovery.recover(session.objects(), index, recovery.warn_left)  # of steps that had no database
     rows = _rows_of(index)
     return ArtifactStore([row for row in rows.rows() if not row.is_deleted] if rows else [], get)
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from mltraq_ds.errors import MltraqDSError, SecretInOptionsWarning, UsageError
-from mltraq_ds.storage.answers import is_transient
+from mltraq_ds.storage.answers import code_of, is_transient, status_of
 from mltraq_ds.storage.failures import Failing, failure_of
 from mltraq_ds.storage.filesystems import check_installed, known_schemes, make_filesystem
 from mltraq_ds.storage.obstore_options import ClientName, chosen_client, make_store
@@ -118,7 +118,8 @@ class RemoteFailing(Failing):
             return
         failure = failure_of(self.verb, self.key, self.url, error, self._access.without_secrets(str(error)))
         if is_transient(error):
-            vars(failure)["is_transient"] = True  # looked at by those who repeat; survives when the cause is not told
+            # Looked at by those who repeat; survives when the cause is not told.
+            vars(failure).update(is_transient=True, is_silence=status_of(error) is None and not code_of(error))
         raise failure from (None if self._access.is_telling(error) else error)
 
 

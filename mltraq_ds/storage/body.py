@@ -50,6 +50,10 @@ class Body:
             for start in range(0, view.nbytes, _PIECE):
                 yield view[start : start + _PIECE]
 
+    def after(self, start: int) -> Body:
+        """Return what follows the first `start` bytes, as another body."""
+        return Body(list(self._between(start, self.size)))
+
     async def __aiter__(self) -> AsyncIterator[memoryview]:
         for piece in self.pieces():
             yield piece

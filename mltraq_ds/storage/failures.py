@@ -9,7 +9,7 @@ from types import TracebackType
 from mltraq_ds.errors import KeyExistsError, KeyMissingError, MltraqDSError, StorageError
 from mltraq_ds.storage import answers
 
-__all__ = ["Failing", "failure_of", "with_errno"]
+__all__ = ["Failing", "failure_of", "is_refusal", "with_errno"]
 
 _REMEDIES = {
     errno.ENOSPC: "Free space (and inodes) there, or choose another 'datastore.url'.",
@@ -25,6 +25,11 @@ _REMEDIES = {
     errno.EIO: "Look at the health of the disk (dmesg), and run 'mltraq-ds check'.",
 }
 _OTHERWISE = "Look at the storage, then try again."
+
+
+def is_refusal(error: StorageError) -> bool:
+    """Tell whether a storage does not permit something: read-only, or without the permission."""
+    return error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def with_errno(error: StorageError, number: int | None) -> StorageError:
@@ -61,6 +66,7 @@ def failure_of(verb: str, key: str, url: str, error: Exception, said: str = "") 
         )
     refusal = answers.refusal_of(error)
     if refusal is not None:
+        number = errno.EACCES if number is None and answers.is_refused(error) else number
         return with_errno(StorageError(f"{what} failed because {refusal[0]}. {refusal[1]}"), number)
     code = errno.errorcode.get(number or 0)
     # Clients put what the service has said into the place of the system's own words.

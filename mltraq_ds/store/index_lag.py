@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
-from mltraq_ds.errors import DamageError, FormatError, IndexBehindWarning, MltraqDSError, UsageError
+from mltraq_ds.errors import DamageError, FormatError, IndexBehindWarning, MltraqDSError, StorageError, UsageError
 from mltraq_ds.ids import unescape_name
+from mltraq_ds.orm.database import Database
 from mltraq_ds.orm.index import Index
 from mltraq_ds.orm.singles import SingleIndex
 from mltraq_ds.storage.base import Stat, Storage
+from mltraq_ds.storage.failures import is_refusal
 from mltraq_ds.store import collection, document_rows, generations, layout, reading, single_records
 from mltraq_ds.store.document_rows import stamp_of
 from mltraq_ds.store.generations import Generation
@@ -53,8 +55,7 @@ def catch_up(storage: Storage, index: Index) -> Caught:
     marks = marks_of(storage, index.database)
     if not marks:
         return Caught()
-    mine = put_mark(storage, index.database)
-    storage.delete_many([key for key in marks if is_own(key, index.database)])
+    mine = _take(storage, index.database, marks)
     errors: dict[str, MltraqDSError] = {}
     changed = _synchronize_all(storage, index, errors)
     if errors:
@@ -66,9 +67,22 @@ def catch_up(storage: Storage, index: Index) -> Caught:
             stacklevel=6,
         )
         return Caught(changed, frozenset(errors))
-    note_seen(storage, index.database, marks)
-    storage.delete(mine)
+    if mine is not None:
+        note_seen(storage, index.database, marks)
+        storage.delete(mine)
     return Caught(changed)
+
+
+def _take(storage: Storage, database: Database, marks: list[str]) -> str | None:
+    """Put a mark of our own in place of those that are ours; None, and they stay, where we may only read."""
+    try:
+        mine = put_mark(storage, database)
+        storage.delete_many([key for key in marks if is_own(key, database)])
+    except StorageError as error:
+        if not is_refusal(error):
+            raise
+        return None
+    return mine
 
 
 def _synchronize_all(storage: Storage, index: Index, errors: dict[str, MltraqDSError]) -> int:

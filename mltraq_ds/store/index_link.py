@@ -17,7 +17,7 @@ from mltraq_ds.store import layout
 from mltraq_ds.store.identity import refuse_copy
 from mltraq_ds.store.index_lag import catch_up
 from mltraq_ds.store.index_marks import is_own, marks_of, put_mark
-from mltraq_ds.store.recovery import recover, warn_unreadable
+from mltraq_ds.store.recovery import recover, warn_left
 
 __all__ = ["IndexLink"]
 
@@ -155,7 +155,7 @@ class IndexLink:
                 is_new = self._is_new or not layout.has_experiments(self.storage)
                 index = Index(self.database, store_id or layout.store_id(self.storage))
                 refuse_copy(self.storage, index)
-                recover(Objects(self.storage), index, warn_unreadable)
+                recover(Objects(self.storage), index, warn_left)
                 self.behind = catch_up(self.storage, index).behind
                 if is_new and not index.knows_store():
                     index.register_store(self.storage.url)

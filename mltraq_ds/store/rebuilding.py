@@ -18,7 +18,7 @@ from mltraq_ds.store import collection, generations, layout
 from mltraq_ds.store.artifact_rows import rebuild_artifacts
 from mltraq_ds.store.collection import is_replaced, pins
 from mltraq_ds.store.generations import Generation
-from mltraq_ds.store.recovery import recover
+from mltraq_ds.store.recovery import recover, warn_left
 from mltraq_ds.store.report import Notebook, RebuildReport
 from mltraq_ds.store.single_index import collect
 
@@ -75,10 +75,17 @@ def rebuild_index(
     if id_experiment is None:
         _rebuild_artifacts(objects.storage, index, scan.seen)
     done = index.rebuild(scan, url=objects.storage.url, replace_scope=id_experiment, damaged=scan.damaged)
+
+    def left(error: MltraqDSError) -> None:
+        if isinstance(error, _UNREADABLE):
+            scan.seen.add("unreadable intent", layout.PENDING, detail=str(error))
+        else:
+            warn_left(error)
+
     try:
-        recover(objects, index)
+        recover(objects, index, left)
     except _UNREADABLE as error:
-        scan.seen.add("unreadable intent", layout.PENDING, detail=str(error))
+        left(error)
     return RebuildReport(
         **scan.seen.parts(),
         store=objects.storage.url,

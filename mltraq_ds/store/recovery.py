@@ -8,29 +8,40 @@ from __future__ import annotations
 
 import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
-from mltraq_ds.errors import DanglingReferenceError, KeyExistsError, KeyMissingError, LeftoversWarning, MltraqDSError
+from mltraq_ds.errors import (
+    DanglingReferenceError,
+    KeyExistsError,
+    KeyMissingError,
+    LeftoversWarning,
+    MltraqDSError,
+    StorageError,
+)
 from mltraq_ds.objects import Objects
 from mltraq_ds.orm.artifacts import ArtifactIndex
 from mltraq_ds.orm.index import Index
+from mltraq_ds.orm.rows import EndedVersion
 from mltraq_ds.storage.base import Storage
+from mltraq_ds.storage.failures import is_refusal
 from mltraq_ds.store import follow_up, generations, intents, layout, reading, slots, version_deletion
+from mltraq_ds.store.artifact_rows import update_rows
 from mltraq_ds.store.folder import mark_again
 from mltraq_ds.store.generations import Generation
 from mltraq_ds.store.intents import Intent
 from mltraq_ds.store.retire import remove_files, remove_moved, retire
 from mltraq_ds.store.rows import stored_rows
 
-__all__ = ["finish", "recover", "update_index", "warn_unreadable"]
+__all__ = ["finish", "recover", "update_index", "warn_left"]
+
+#: Who leaves a work as it is, and goes on.
+OnLeft = Callable[[MltraqDSError], None]
 
 
-def recover(
-    objects: Objects, index: Index | None, on_unreadable: Callable[[MltraqDSError], None] | None = None
-) -> list[Intent]:
+def recover(objects: Objects, index: Index | None, on_left: OnLeft | None = None) -> list[Intent]:
     """Finish the work of all writers that died.
 
     Safe to run by many at once, and beside living writers: every step may be repeated, and a writer that was taken for
@@ -42,8 +53,10 @@ def recover(
         Of the store.
     index : Index or None
         The SQL side.
-    on_unreadable : callable, optional
-        Given the error of each intent that cannot be read, which is left as it is; without it the first one is raised.
+    on_left : callable, optional
+        Given the error of each work that is left as it is, because its intent cannot be read or because the storage
+        does not permit to write or delete: who may only read must not be kept out by it.  Without it the first such
+        error is raised.
 
     Returns
     -------
@@ -51,19 +64,51 @@ def recover(
         Those that were finished.
     """
     storage = objects.storage
-    finished = [
-        intent for intent in intents.list_intents(storage, on_unreadable) if not intents.is_alive(storage, intent)
-    ]
-    for intent in finished:
-        finish(objects, index, intent)
+    dead = [intent for intent in intents.list_intents(storage, on_left) if not intents.is_alive(storage, intent)]
+    finished = []
+    for intent in dead:
+        if _unless_refused(intent.key, on_left, lambda intent=intent: finish(objects, index, intent)):  # type: ignore[misc]
+            finished.append(intent)
+        else:
+            _show(objects, index, intent)
     for name in storage.folders(layout.PENDING):
         if name.startswith("deleted-"):
-            remove_moved(storage, f"{layout.PENDING}/{name}")
+            place = f"{layout.PENDING}/{name}"
+            _unless_refused(place, on_left, lambda place=place: remove_moved(storage, place))  # type: ignore[misc]
     return finished
 
 
-def warn_unreadable(error: MltraqDSError) -> None:
-    """Warn of a damaged intent: it must not keep everybody out; sweep, which could remove what it protects, stops."""
+def _unless_refused(key: str, on_left: OnLeft | None, work: Callable[[], object]) -> bool:
+    """Do a work that anybody may do again; False if the storage does not permit it and `on_left` was told."""
+    try:
+        work()
+    except StorageError as error:
+        if on_left is None or not is_refusal(error):
+            raise
+        on_left(StorageError(f"{key} stays, since this storage does not let us finish it: {error}"))
+        return False
+    return True
+
+
+def _show(objects: Objects, index: Index | None, intent: Intent) -> None:
+    """Make the rows what the files say of a work that must stay as it is, so that what it committed is found.
+
+    What it did not commit is seen by nobody, and its claim stays: unfenced, the writer may still come back.
+    """
+    if index is None:
+        return
+    storage = objects.storage
+    if intent.is_of_artifact:
+        rows = ArtifactIndex(index.database, index.store_id)
+        update_rows(storage, rows, layout.artifact_folder(intent.name), lambda key, error: None)
+        return
+    committed = _committed_by(storage, layout.folder_of(intent.id_experiment), intent)
+    if committed is not None:
+        update_index(objects, index, intent.id_experiment, intent.key, replaces=committed.replaces)
+
+
+def warn_left(error: MltraqDSError) -> None:
+    """Warn of a work that is left: it must not keep everybody out; sweep, which could remove its files, stops."""
     warnings.warn(f"The work of a writer was left as it is: {error}", LeftoversWarning, stacklevel=6)
 
 
@@ -118,7 +163,7 @@ def update_index(
     index: Index | None,
     id_experiment: str,
     intent: str | None = None,
-    replaces: list[Generation] | None = None,
+    replaces: Iterable[EndedVersion] = (),
 ) -> None:
     """Make the rows of one experiment what its files say, looking again until they stay the same."""
     if index is None:
@@ -138,7 +183,7 @@ def update_index(
                 if after is not None and after.ident == current.ident:
                     raise
                 continue  # replaced or removed while it was read
-            index.write(*rows, intent=intent, replaces=replaces or (), folds=current.folds)
+            index.write(*rows, intent=intent, replaces=replaces, folds=current.folds)
         after = generations.current(storage, folder)
         if after is None or after.ident == current.ident:
             return

@@ -21,7 +21,7 @@ from mltraq_ds.store.commit import Persist
 from mltraq_ds.store.deletion import delete
 from mltraq_ds.store.index_lag import catch_up
 from mltraq_ds.store.no_place import refuse_no_place
-from mltraq_ds.store.recovery import recover, warn_unreadable
+from mltraq_ds.store.recovery import recover, warn_left
 from mltraq_ds.tracking.bound_io import BoundIO
 from mltraq_ds.tracking.experiment import Experiment
 from mltraq_ds.tracking.finding import answering, find, is_known, listed, load_by_id, load_named
@@ -118,7 +118,7 @@ class Session(Upkeep):
                     return None
                 index = Index(self.database, store_id)
                 self._refuse_copy(index)
-                recover(self.objects(), index, warn_unreadable)
+                recover(self.objects(), index, warn_left)
                 catch_up(self.storage, index)
                 self._index = index
             return self._index

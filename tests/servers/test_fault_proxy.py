@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from mltraq_ds import DataStore, create_session
-from mltraq_ds.errors import MltraqDSError, StorageError
+from mltraq_ds.errors import LeftoversWarning, MltraqDSError, StorageError
 from mltraq_ds.storage import requests as storage_requests
 from mltraq_ds.storage.remote import RemoteStorage
 from mltraq_ds.store import slots
+from mltraq_ds.store.intents import list_intents
 from tests.fixtures_storages import s3_options
 from tests.servers.fault_proxy import FaultProxy, refusal
+from tests.unit.store.test_recovery import as_dead, persist_until
 
 pytest.importorskip("s3fs")
 pytestmark = pytest.mark.server
@@ -183,6 +185,31 @@ def test_refusals_are_not_repeated(answer, text, proxy, prefix):
         assert len(proxy.log) == 1
     proxy.fault = lambda request: None
     assert storage.read("x") == b"1"
+
+
+@pytest.mark.parametrize("denied", [("PUT", "POST", "DELETE"), ("DELETE",)])
+def test_a_leftover_keeps_no_reader_out(denied, proxy, seaweedfs, prefix, tmp_path):
+    """With credentials that may only read, or not delete, what is committed is read; a warning names the leftover."""
+
+    def is_denied(request):
+        return request.startswith(denied) or "delete" in request.partition("?")[2]
+
+    session = open_session(tmp_path, seaweedfs.port, prefix)
+    experiment = session.create_experiment("e")
+    change(experiment, 1)
+    experiment.persist()
+    left = as_dead(session, persist_until(session, session.create_experiment("killed"), "records"))
+    proxy.fault = lambda request: refusal(403, "AccessDenied") if is_denied(request) else None
+    for name in ("index", "other"):
+        reader = open_session(tmp_path, proxy.port, prefix, name)
+        with pytest.warns(LeftoversWarning, match=left.writer):
+            if name == "other":
+                reader.rebuild_index()
+            assert reader.ls().name.tolist() == ["e"]
+        assert reader.load_experiment("e").runs.first().fields.ds.weights[0] == 1
+    assert [intent.writer for intent in list_intents(session.storage)] == [left.writer]
+    assert open_session(tmp_path, seaweedfs.port, prefix).ls().name.tolist() == ["e"]
+    assert list_intents(session.storage) == []
 
 
 def test_large_upload_that_breaks(proxy, seaweedfs, prefix, monkeypatch):

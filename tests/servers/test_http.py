@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from mltraq_ds import DataStore, DataStoreIO, create_session
-from mltraq_ds.errors import KeyMissingError, StorageError
+from mltraq_ds.errors import KeyMissingError, LeftoversWarning, StorageError
 from mltraq_ds.storage import open_storage
+from tests.unit.store.test_recovery import as_dead, make, persist_until
 
 pytest.importorskip("aiohttp")
 pytestmark = pytest.mark.server
@@ -70,6 +71,20 @@ def test_writing(shown, tmp_path):
             verb()
     assert not storage.creates_if_absent
     assert {stat.key for stat in session.storage.list()} == before
+
+
+def test_a_leftover_keeps_no_reader_out(shown, tmp_path):
+    """A note that a killed writer has left is named in a warning, and everything committed is read."""
+    session, url = shown
+    left = as_dead(session, persist_until(session, make(session, "killed"), "blobs"))
+    reader = create_session(f"sqlite:///{tmp_path}/reader.db", url)
+    with pytest.warns(LeftoversWarning, match=left.writer):
+        reader.rebuild_index()
+    again = create_session(f"sqlite:///{tmp_path}/reader.db", url)
+    with pytest.warns(LeftoversWarning, match=left.writer):
+        assert again.ls().name.tolist() == ["e#1"]
+    assert again.load_experiment("e#1").fields.x == 1
+    assert session.storage.exists(left.key)
 
 
 def test_server_without_ranges(shown, tmp_path):

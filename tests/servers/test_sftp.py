@@ -1,7 +1,13 @@
 """A server that speaks SFTP passes the suite, and breaks off without loss."""
 
+import os
+import threading
+import uuid
+
+import numpy as np
 import pytest
 
+from mltraq_ds import DataStore, create_session
 from mltraq_ds.errors import KeyExistsError, StorageError
 from mltraq_ds.storage import Storage
 from mltraq_ds.storage.remote import RemoteStorage
@@ -44,6 +50,144 @@ def test_connection_that_breaks(sftp):
     storage._client().filesystem.ftp.close()
     storage.put("y", [b"2"], size=1)
     assert (folder / "broken" / "y").read_bytes() == b"2"
+
+
+LARGE = 9 * 2**20
+
+
+@pytest.mark.filterwarnings("ignore::mltraq_ds.errors.SecretInOptionsWarning")
+def test_threads_with_large_values(sftp, tmp_path):
+    """Threads that write and read large and small values at once share one connection, and each finds its own."""
+    server, _ = sftp
+    url = f"sftp://127.0.0.1/{uuid.uuid4().hex}"
+    session = create_session(f"sqlite:///{tmp_path}/index.db", url, server.options)
+    session.create_experiment("first").persist()
+    errors = []
+
+    def work(number, size):
+        try:
+            experiment = session.create_experiment(f"e{number}")
+            with experiment.run() as run:
+                run.fields.ds = DataStore(a=np.full(size, number))
+            experiment.persist()
+            found = session.load_experiment(f"e{number}").runs.first().fields.ds.a
+            assert (found.size, found.min(), found.max()) == (size, number, number)
+        except BaseException as error:  # noqa: BLE001 - shown by the assertion below
+            errors.append(error)
+
+    sizes = [2 * 2**20, 2 * 2**20, 2 * 2**20, 100, 100]
+    threads = [threading.Thread(target=work, args=item, daemon=True) for item in enumerate(sizes)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert errors == []
+    assert not any(thread.is_alive() for thread in threads)
+    assert len(session.ls()) == 1 + len(sizes)
+    assert not list(session.check(deep=True))
+
+
+def test_large_value_over_a_connection_that_breaks(sftp):
+    """A connection cut before or in the middle of a large value is made anew, and the value is whole."""
+    server, folder = sftp
+    place = uuid.uuid4().hex
+    storage = RemoteStorage(f"sftp://127.0.0.1/{place}", storage_options=server.options)
+    storage.put("x", [b"1"], size=1, parents=True)
+    filesystem = storage._client().filesystem
+    pieces = [os.urandom(LARGE) for _ in range(3)]
+    for replace in (False, True):
+        filesystem.client.close()
+
+        def views():
+            for piece in pieces:
+                yield piece
+                filesystem.client.close()
+
+        storage.put("large", views(), size=3 * LARGE, replace=replace)
+        assert (folder / place / "large").read_bytes() == b"".join(pieces)
+        pieces.reverse()
+    assert {path.name for path in (folder / place).iterdir()} == {"x", "large"}
+
+
+def test_failing_buffers_leave_nothing(sftp):
+    """What the caller's buffers raise comes out as it is, and no part of the value stays."""
+    server, folder = sftp
+    place = uuid.uuid4().hex
+    storage = RemoteStorage(f"sftp://127.0.0.1/{place}", storage_options=server.options)
+    storage.put("x", [b"1"], size=1, parents=True)
+
+    def views():
+        yield bytes(LARGE)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        storage.put("large", views(), size=2 * LARGE)
+    assert [path.name for path in (folder / place).iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("verb", ["link", "rename"])
+def test_answer_that_is_lost(sftp, monkeypatch, verb):
+    """The file has its name and the connection breaks before we are told: the next attempt knows that it was ours."""
+    import paramiko
+
+    server, folder = sftp
+    place = uuid.uuid4().hex
+    storage = RemoteStorage(f"sftp://127.0.0.1/{place}", storage_options=server.options)
+    storage.put("x", [b"1"], size=1, parents=True)
+    request, lost = paramiko.SFTPClient._request, []
+
+    def lossy(client, kind, *arguments):
+        answer = request(client, kind, *arguments)
+        if verb in str(arguments[0]) and not lost:
+            lost.append(client.close())
+            raise EOFError
+        return answer
+
+    monkeypatch.setattr(paramiko.SFTPClient, "_request", lossy)
+    storage.put("x" if verb == "rename" else "y", [b"22"], size=2, replace=verb == "rename")
+    assert lost
+    assert (folder / place / ("x" if verb == "rename" else "y")).read_bytes() == b"22"
+    with pytest.raises(KeyExistsError):
+        storage.put("y" if verb == "link" else "x", [b"33"], size=2)
+    assert not list(storage.list_unfinished())
+
+
+def test_first_connection_that_breaks(sftp, monkeypatch):
+    """The first connection is tried again as every later one."""
+    import paramiko
+
+    server, _ = sftp
+    connect, failures = paramiko.SSHClient.connect, [ConnectionResetError("x"), paramiko.SSHException("banner")]
+
+    def flaky(client, *arguments, **options):
+        if failures:
+            raise failures.pop()
+        connect(client, *arguments, **options)
+
+    monkeypatch.setattr(paramiko.SSHClient, "connect", flaky)
+    storage = RemoteStorage(f"sftp://127.0.0.1/{uuid.uuid4().hex}", storage_options=server.options)
+    storage.put("x", [b"1"], size=1, parents=True)
+    assert not failures
+
+
+def test_refused_bytes_are_not_overlooked(sftp, monkeypatch):
+    """A server that refuses the last bytes, as on a full disk, is not taken for one that has them."""
+    import paramiko
+
+    server, _ = sftp
+    storage = RemoteStorage(f"sftp://127.0.0.1/{uuid.uuid4().hex}", storage_options=server.options, deadline_s=2)
+    storage.put("x", [b"1"], size=1, parents=True)
+    request = paramiko.SFTPClient._async_request
+
+    def refused(client, fileobj, kind, handle, *arguments):
+        wrong = kind == 6 and arguments[0] > 40_000
+        return request(client, fileobj, kind, b"no such handle" if wrong else handle, *arguments)
+
+    monkeypatch.setattr(paramiko.SFTPClient, "_async_request", refused)
+    with pytest.raises(StorageError):
+        storage.put("y", [bytes(100_000)], size=100_000)
+    monkeypatch.undo()
+    assert not storage.exists("y")
 
 
 def test_wrong_password(sftp):
