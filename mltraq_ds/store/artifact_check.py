@@ -11,10 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from mltraq_ds.errors import CorruptRecordError, FormatError, MltraqDSError
+from mltraq_ds.objects import Objects
 from mltraq_ds.orm.artifacts import ArtifactIndex
 from mltraq_ds.orm.failures import INDEX_ERRORS
 from mltraq_ds.storage.base import Stat, Storage
-from mltraq_ds.store import layout, references, versions
+from mltraq_ds.store import layout, outside, references, versions
 from mltraq_ds.store.artifact_rows import row_of
 from mltraq_ds.store.intents import Intent
 from mltraq_ds.store.report import Finding, Notebook
@@ -126,6 +127,8 @@ def _check_shelf(storage: Storage, shelf: _Shelf, found: Notebook, *, is_alive: 
     used: set[str] = set()
     for version in all_versions:
         used |= version.keys
+        if _waits(version) and not is_alive:
+            found.add("unfinished delete", version.key, detail=_waiting(version))
         _check_blobs(storage, shelf, version, found, deep=deep)
     if not unreadable and not is_alive:
         for stat in shelf.blobs.values():
@@ -135,6 +138,15 @@ def _check_shelf(storage: Storage, shelf: _Shelf, found: Notebook, *, is_alive: 
             detail = "A save was killed before anything was committed here."
             found.add("orphan", shelf.meta.key, size_bytes=shelf.meta.size, detail=detail)
     return all_versions
+
+
+def _waits(version: Version) -> bool:
+    """Tell whether a version was deleted and its backend has not let go of the value."""
+    return version.deleted and bool(version.metadata)
+
+
+def _waiting(version: Version) -> str:
+    return f"Deleted, but the storage backend {version.storage_backend!a:.80} has not let go of its value."
 
 
 def _check_blobs(storage: Storage, shelf: _Shelf, version: Version, found: Notebook, *, deep: bool) -> None:
@@ -172,7 +184,7 @@ def _check_rows(storage: Storage, index: ArtifactIndex, known: Sequence[Version]
 
 
 def sweep_artifacts(
-    storage: Storage,
+    objects: Objects,
     stats: Iterable[Stat],
     index: ArtifactIndex | None,
     report: Notebook,
@@ -182,9 +194,11 @@ def sweep_artifacts(
 ) -> int:
     """Remove blobs in folders of artifacts that no version refers to, and folders without any version.
 
+    Backends that have not let go of what was deleted are asked again.
+
     Parameters
     ----------
-    storage : Storage
+    objects : Objects
         Of the store.
     stats : iterable of Stat
         What lies in ``artifacts``, as listed before this is called.
@@ -208,12 +222,16 @@ def sweep_artifacts(
         If a version cannot be read or its file was lost, so that it is not known what it refers to.  Nothing was
         removed from there.
     """
-    n_young = 0
+    storage, n_young = objects.storage, 0
     lost = {row.key for row in index.rows() if not row.is_deleted} if index is not None else set()
     for shelf in _sorted(stats):
         if not shelf.is_ours:
             continue
-        going = _orphans(storage, shelf, lost)
+        known = _known(storage, shelf, lost)
+        for version in filter(_waits, known):
+            if dry_run or outside.let_go(version, objects):
+                report.findings.append(Finding("unfinished delete", version.key, "", detail=_waiting(version)))
+        going = _orphans(storage, shelf, known)
         old = [stat for stat in going if stat.modified <= before]
         n_young += len(going) - len(old)
         if not old:
@@ -221,7 +239,7 @@ def sweep_artifacts(
         if shelf.folder in _at_work(read_intents(storage).found):
             report.note("at work", shelf.folder, detail="A writer is at work; nothing is removed there.")
             continue
-        still = {stat.key for stat in _orphans(storage, shelf, lost)}
+        still = {stat.key for stat in _orphans(storage, shelf, _known(storage, shelf, lost))}
         old = [stat for stat in old if stat.key in still]
         report.findings += [Finding("orphan", stat.key, "", stat.size) for stat in old]
         if not dry_run:
@@ -232,7 +250,8 @@ def sweep_artifacts(
     return n_young
 
 
-def _orphans(storage: Storage, shelf: _Shelf, lost: set[tuple[str, int]]) -> list[Stat]:
+def _known(storage: Storage, shelf: _Shelf, lost: set[tuple[str, int]]) -> list[Version]:
+    """Return all versions of an artifact; raise if it is not known what one of them refers to."""
     try:
         known = versions.read_all(storage, shelf.folder)
     except (CorruptRecordError, FormatError) as error:
@@ -244,6 +263,10 @@ def _orphans(storage: Storage, shelf: _Shelf, lost: set[tuple[str, int]]) -> lis
                 f"The sweep was stopped because the database has {versions.version_key(folder, number)} and there is "
                 "no such file. Restore it from a copy; or, if it is to go, use rebuild_index()."
             )
+    return known
+
+
+def _orphans(storage: Storage, shelf: _Shelf, known: Sequence[Version]) -> list[Stat]:
     used = set().union(*(version.keys for version in known))
     going = [stat for stat in shelf.blobs.values() if stat.key not in used]
     if (

@@ -28,7 +28,11 @@ __all__ = ["finish", "recover", "update_index", "warn_unreadable"]
 
 
 def recover(
-    objects: Objects, index: Index | None, on_unreadable: Callable[[MltraqDSError], None] | None = None
+    objects: Objects,
+    index: Index | None,
+    on_unreadable: Callable[[MltraqDSError], None] | None = None,
+    *,
+    asks_backends: bool = True,
 ) -> list[Intent]:
     """Finish the work of all writers that died.
 
@@ -43,6 +47,8 @@ def recover(
         The SQL side.
     on_unreadable : callable, optional
         Given the error of each intent that cannot be read, which is left as it is; without it the first one is raised.
+    asks_backends : bool
+        Whether storage backends, which may take their time, are asked to remove what they keep for dead writers.
 
     Returns
     -------
@@ -50,11 +56,8 @@ def recover(
         Those that were finished.
     """
     storage = objects.storage
-    finished = [
-        intent for intent in intents.list_intents(storage, on_unreadable) if not intents.is_alive(storage, intent)
-    ]
-    for intent in finished:
-        finish(objects, index, intent)
+    dead = [intent for intent in intents.list_intents(storage, on_unreadable) if not intents.is_alive(storage, intent)]
+    finished = [intent for intent in dead if finish(objects, index, intent, asks_backends=asks_backends)]
     for name in storage.folders(layout.PENDING):
         if name.startswith("deleted-"):
             remove_moved(storage, f"{layout.PENDING}/{name}")
@@ -66,13 +69,12 @@ def warn_unreadable(error: MltraqDSError) -> None:
     warnings.warn(f"The work of a writer was left as it is: {error}", LeftoversWarning, stacklevel=6)
 
 
-def finish(objects: Objects, index: Index | None, intent: Intent) -> None:
-    """Finish the work of one dead writer, then remove its intent."""
+def finish(objects: Objects, index: Index | None, intent: Intent, *, asks_backends: bool = True) -> bool:
+    """Finish the work of one dead writer, then remove its intent; False if it stays, for what a backend still keeps."""
     storage = objects.storage
     if intent.is_of_artifact:
         rows = ArtifactIndex(index.database, index.store_id) if index is not None else None
-        version_deletion.finish(storage, rows, intent)
-        return
+        return version_deletion.finish(objects, rows, intent, asks_backends=asks_backends)
     folder = layout.folder_of(intent.id_experiment)
     # A request of a writer that has ended may still be on its way to a remote storage.
     may_come = not (storage.is_local and intents.is_surely_dead(intent))
@@ -96,6 +98,7 @@ def finish(objects: Objects, index: Index | None, intent: Intent) -> None:
         _finish_persist(objects, index, intent, committed)
     intents.remove_intent(storage, intent)
     storage.delete(intent.fence_key)
+    return True
 
 
 def _finish_persist(objects: Objects, index: Index | None, intent: Intent, committed: Generation) -> None:

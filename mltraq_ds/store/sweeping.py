@@ -121,7 +121,7 @@ class _Sweep:
             self._remove(plan)
         rows = ArtifactIndex(self.index.database, self.index.store_id) if self.index is not None else None
         self.n_young += sweep_artifacts(
-            self.storage, seen.artifacts, rows, self.report, before=self.before, dry_run=self.dry_run
+            self.objects, seen.artifacts, rows, self.report, before=self.before, dry_run=self.dry_run
         )
         rest.sweep_pending(seen)
         rest.sweep_index(self.grace_s)
