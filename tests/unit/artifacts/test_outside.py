@@ -4,6 +4,8 @@ could not be removed is told, found by check, and gone on with.
 
 import itertools
 import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -305,3 +307,56 @@ def test_what_could_not_be_undone(scene, monkeypatch):
     assert session.check().kinds() == {"dead intent": 1}
     scene.enter().ls()
     assert scene.shelf.kept() == writers()
+
+
+#: A package with a backend that keeps one value in a file and is killed then.
+LEDGE = """
+import os, pathlib
+from mltraq_ds.artifacts import KeepsOutside
+
+
+class Ledge(KeepsOutside):
+    def can_store(self, value):
+        return True
+
+    def place(self, settings):
+        return "here"
+
+    def save(self, value, saving, settings, **arguments):
+        pathlib.Path("kept").write_text(saving.intent.writer)
+        os._exit(9)
+
+    def take_back(self, name, writer, place, settings):
+        kept = pathlib.Path("kept")
+        if kept.exists() and kept.read_text() == writer:
+            kept.unlink()
+"""
+
+
+def test_the_command_sweeps_it(tmp_path):
+    """`mltraq-ds check` names what a killed process has left with a package's backend, and `sweep` has it removed."""
+    (tmp_path / "ledge.py").write_text(LEDGE)
+    (tmp_path / "ledge-1.0.dist-info").mkdir()
+    (tmp_path / "ledge-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: ledge\nVersion: 1.0\n")
+    entry = "[mltraq_ds.artifact_backends]\nledge = ledge:Ledge\n"
+    (tmp_path / "ledge-1.0.dist-info" / "entry_points.txt").write_text(entry)
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+
+    def run(*command):
+        return subprocess.run(
+            [sys.executable, *command],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+
+    done = run("-c", "from mltraq_ds import save; save(1, 'x', storage_backend='ledge')")
+    assert (done.returncode, (tmp_path / "kept").exists()) == (9, True), done.stderr
+    check = run("-m", "mltraq_ds.cli", "check")
+    assert check.returncode == 1
+    assert "The storage backend 'ledge' may keep the value at 'here'." in check.stdout
+    run("-m", "mltraq_ds.cli", "sweep")
+    assert not (tmp_path / "kept").exists()
+    assert run("-m", "mltraq_ds.cli", "check").returncode == 0
