@@ -425,10 +425,11 @@ def test_a_dead_mlflow_is_found_out_at_once(home, monkeypatch):
 
 
 def test_a_path_that_could_not_be_read_back(home):
-    """A path that leaves the run is refused before MLflow is asked; one with a point in it works."""
+    """A path that leaves the run is refused before MLflow is asked; what MLflow takes can be read."""
     with pytest.raises(UsageError, match="could not be read back"):
         save(model(), "model", artifact_path="../x", **QUICK)
-    save(model(), "model", artifact_path="model.v1", **QUICK)
+    path = "model.v1+x" if mlflow.__version__ < "3" else "model+x"  # MLflow 3 takes no points
+    save(model(), "model", artifact_path=path, **QUICK)
     same(get("model").get_value(), model())
 
 
