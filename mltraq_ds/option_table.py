@@ -179,8 +179,8 @@ _TABLE = (
     Option(
         "artifacts.default_ml_models_storage_backend",
         None,
-        "'native' or 'mlflow', or None",
-        lambda value: value is None or (type(value) is str and value in ("native", "mlflow")),
+        "'native', 'mlflow', the name of another storage backend, or None",
+        lambda value: value is None or _is_text(value),  # those of packages are known where they are used
         "Who keeps models that are saved without `storage_backend`; None is MLflow where `mlflow.tracking_uri` is set.",
         alias="default_ml_models_storage_backend",
     ),

@@ -44,7 +44,7 @@ _open: list[Callable[[str], Storage]] = [open_storage]
 
 
 def set_default(provider: Callable[[], Place], opener: Callable[[str], Storage]) -> None:
-    """Name the functions that give the default session's place, and the storage at a URL; called once, by `tracking`."""
+    """Name what gives the default session's place, and the storage at a URL; called once, by `tracking`."""
     _default[:] = [provider]
     _open[:] = [opener]
 

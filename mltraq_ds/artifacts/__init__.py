@@ -1,7 +1,7 @@
 """Artifacts: values saved under a name and a version, by this library or by another storage backend."""
 
 from mltraq_ds.artifacts.artifact import Artifact
-from mltraq_ds.artifacts.backends import Backend, register
+from mltraq_ds.artifacts.backends import Backend, KeepsOutside, register
 from mltraq_ds.artifacts.listing import ArtifactStore
 from mltraq_ds.artifacts.registry import artifact_store, delete, get, save
 from mltraq_ds.store.keeping import Kept
@@ -12,6 +12,7 @@ __all__ = [
     "Artifact",
     "ArtifactStore",
     "Backend",
+    "KeepsOutside",
     "Kept",
     "Save",
     "Version",

@@ -11,7 +11,7 @@ import importlib
 import importlib.metadata
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from mltraq_ds.errors import UsageError
 from mltraq_ds.objects import Objects
@@ -19,10 +19,12 @@ from mltraq_ds.settings import Settings
 from mltraq_ds.store.keeping import Kept
 from mltraq_ds.store.saving import Save
 from mltraq_ds.store.versions import Version
+from mltraq_ds.tracking.database import told_where
 
-__all__ = ["BACKENDS", "Backend", "backend_of", "choose", "names", "register"]
+__all__ = ["BACKENDS", "Backend", "KeepsOutside", "backend_of", "choose", "names", "place_of", "register"]
 
 _ENTRY_POINTS = "mltraq_ds.artifact_backends"
+_DEFAULT = "artifacts.default_ml_models_storage_backend"
 NATIVE = "native"
 
 
@@ -50,6 +52,11 @@ class Backend(Protocol):
         -------
         Kept
             What `load` needs.
+
+        Raises
+        ------
+        Exception
+            If it cannot be kept.  Nothing is left of it, or ``saving.has_leftovers`` is set.
         """
 
     def load(self, version: Version, objects: Objects, settings: Settings) -> Any:
@@ -60,6 +67,35 @@ class Backend(Protocol):
 
     def describe(self, version: Version, objects: Objects) -> Mapping[str, Any]:
         """Return what people may know of where the value is: ``url`` and more; no secrets, nothing is asked."""
+
+
+@runtime_checkable
+class KeepsOutside(Backend, Protocol):
+    """A backend that keeps values outside of the store and finds again what a killed save has left there.
+
+    Others may keep values there too; what their killed saves have left is only told.
+    """
+
+    def place(self, settings: Settings) -> str:
+        """Return where a value would be kept now, without secrets."""
+
+    def take_back(self, name: str, writer: str, place: str, settings: Settings) -> None:
+        """Remove what was kept for a save that was killed, maybe long ago; may be called again.
+
+        Parameters
+        ----------
+        name, writer : str
+            Of the artifact, and the random id of the save (``saving.intent.writer``): of a file that is not trusted.
+        place : str
+            What `place` returned then.
+        settings : Settings
+            The options.
+
+        Raises
+        ------
+        UsageError
+            If the options name another place.
+        """
 
 
 _backends: dict[str, str | Backend] = {
@@ -128,6 +164,13 @@ def _from_package(name: object) -> Backend:
     )
 
 
+def place_of(name: str, backend: Backend, settings: Settings) -> str | None:
+    """Return where a backend keeps values outside of the store, empty if it does not tell; None if it does not."""
+    if name == NATIVE:
+        return None
+    return backend.place(settings) if isinstance(backend, KeepsOutside) else ""
+
+
 def choose(value: object, storage_backend: str | None, settings: Settings) -> tuple[str, Backend]:
     """Return name and backend that keep a value.
 
@@ -137,7 +180,7 @@ def choose(value: object, storage_backend: str | None, settings: Settings) -> tu
     Raises
     ------
     UsageError
-        If the backend asked for by name does not exist or does not take the value.
+        If the backend asked for by name, or by the option, does not exist; or the former does not take the value.
     """
     if storage_backend is not None:
         backend = backend_of(storage_backend)
@@ -148,9 +191,9 @@ def choose(value: object, storage_backend: str | None, settings: Settings) -> tu
                 "out, or use storage_backend='native'."
             )
         return storage_backend, backend
-    default = settings["artifacts.default_ml_models_storage_backend"]
+    default = settings[_DEFAULT]
     if default is None:
         default = NATIVE if settings["mlflow.tracking_uri"] is None else "mlflow"
-    if default != NATIVE and (backend := backend_of(default)).can_store(value):
-        return default, backend
-    return NATIVE, backend_of(NATIVE)
+    with told_where(settings, _DEFAULT):
+        backend = backend_of(default)
+    return (default, backend) if default != NATIVE and backend.can_store(value) else (NATIVE, backend_of(NATIVE))

@@ -1,30 +1,23 @@
-"""The MLflow backend: models kept by MLflow, by ``mlflow.<flavor>.log_model``.
-
-MLflow's URIs are process-wide.  They are ours during a call, under a lock, and afterwards as they were; what MLflow
-keeps for a thread (the active run) is met by a thread of our own where it belongs to another tracking server.
-"""
+"""The MLflow backend: models kept by MLflow, by ``mlflow.<flavor>.log_model``."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
-import os
 import re
-import threading
+import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from mltraq_ds.artifacts.flavors import FLAVORS, flavor_of
-from mltraq_ds.artifacts.mlflow_owner import TAG, is_tagged, living, tagged
-from mltraq_ds.artifacts.mlflow_uris import absolute, check_answers, split_login, without_secrets
+from mltraq_ds.artifacts.mlflow_calls import call, new_run
+from mltraq_ds.artifacts.mlflow_owner import NAME_TAG, TAG, is_tagged, living, tagged, taken_back
+from mltraq_ds.artifacts.mlflow_uris import absolute, without_secrets
 from mltraq_ds.errors import (
     ArtifactBackendError,
     CorruptRecordError,
     LeftoversWarning,
-    MissingExtraError,
     PickleRefusedError,
     UsageError,
 )
@@ -36,14 +29,11 @@ from mltraq_ds.store.versions import Version
 
 __all__ = ["MLflowBackend"]
 
-T = TypeVar("T")
-
-_LOCK = threading.RLock()
-_LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
-_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_RUN_ID", *_LOGIN)
-_MODEL_URI = re.compile(r"models:/(m-[0-9a-f]{32})|runs:/([0-9a-f]{32})/[\w][\w /-]*")
+# A part of a path is anything that stays in its place; "%" and "?" mean something to whoever reads a URI.
+_PART = r"(?!\.{1,2}(?:/|$))[^/\\%?#:\x00-\x1f\x7f]+"
+_PATH = re.compile(rf"{_PART}(?:/{_PART})*")
+_MODEL_URI = re.compile(rf"models:/m-[0-9a-f]{{32}}|runs:/[0-9a-f]{{32}}/{_PATH.pattern}")
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
-_EXPERIMENT = "Default"
 
 
 class MLflowBackend:
@@ -64,30 +54,54 @@ class MLflowBackend:
                 "storage_backend='native'."
             )
 
-        def log(mlflow: Any) -> dict[str, Any]:
-            log_model = importlib.import_module(f"mlflow.{flavor}").log_model
-            named = _model_name(saving.name, log_model, arguments)
-            active, writer = mlflow.active_run(), saving.intent.writer
-            if active is not None:
-                info, run_id = tagged(mlflow, log_model(value, **named, **arguments), writer), active.info.run_id
-            else:
-                with _new_run(mlflow, saving.name, writer) as run_id:
-                    info = tagged(mlflow, log_model(value, **named, **arguments), writer)
-            number = getattr(info, "registered_model_version", None)
-            return {
-                "tracking_uri": without_secrets(absolute(tracking)),
-                "flavor": flavor,
-                "run_id": run_id,
-                "is_own_run": active is None,
-                "writer": writer,
-                "model_uri": info.model_uri,
-                "registered_model_name": arguments.get("registered_model_name"),
-                "registered_model_version": None if number is None else str(number),
-                "mlflow_version": mlflow.__version__,
-            }
+        _check_path(saving, arguments)
 
-        metadata = _call(tracking, settings["mlflow.registry_uri"], f"save the {saving.label}", log)
+        def log(mlflow: Any) -> dict[str, Any]:
+            saving.has_leftovers = True  # until it is known that nothing is left
+            try:
+                return _logged(mlflow, value, flavor, saving, absolute(tracking), arguments)
+            except BaseException as error:
+                try:
+                    taken_back(mlflow, saving.name, saving.intent.writer, is_late=False)
+                    saving.has_leftovers = False
+                except Exception as failure:  # noqa: BLE001 - another error is on its way
+                    said = without_secrets(str(failure))
+                    error.add_note(f"MLflow may keep the model ({said:.500}); the next session has it removed.")
+                raise
+
+        metadata = call(tracking, settings["mlflow.registry_uri"], f"save the {saving.label}", log)
+        saving.has_leftovers = False
         return Kept(metadata=metadata)
+
+    def place(self, settings: Settings) -> str:
+        # docstring inherited
+        tracking = settings["mlflow.tracking_uri"]
+        return "" if tracking is None else without_secrets(absolute(tracking))
+
+    def take_back(self, name: str, writer: str, place: str, settings: Settings) -> None:
+        """Have MLflow delete what was logged for a save that was killed; what it has registered stays.
+
+        Others may have begun to use that meanwhile.
+        """
+        if self.place(settings) != place or not place:
+            raise UsageError(
+                f"MLflow may still have a model of artifact {name!a:.200}, because 'mlflow.tracking_uri' does not name "
+                f"{place!a:.200}. Set the option."
+            )
+        writer = str(uuid.UUID(writer))
+        registered = call(
+            settings["mlflow.tracking_uri"],
+            settings["mlflow.registry_uri"],
+            f"take back a model of artifact {name!a:.200}",
+            lambda mlflow: taken_back(mlflow, name, writer, is_late=True),
+        )
+        for model, number in registered:
+            warnings.warn(
+                f"A save of artifact {name!a:.200} was killed, and its model stays registered in MLflow as {model!r}, "
+                f"version {number}. Delete it there if nobody uses it.",
+                LeftoversWarning,
+                stacklevel=9,
+            )
 
     def load(self, version: Version, objects: Objects, settings: Settings) -> Any:
         # docstring inherited
@@ -105,7 +119,7 @@ class MLflowBackend:
         def load(mlflow: Any) -> Any:
             return importlib.import_module(f"mlflow.{flavor}").load_model(model_uri)
 
-        return _call(tracking, settings["mlflow.registry_uri"], f"load the {version.label}", load)
+        return call(tracking, settings["mlflow.registry_uri"], f"load the {version.label}", load)
 
     def delete(self, version: Version, objects: Objects, settings: Settings) -> None:
         """Have MLflow delete the logged model and the run that was made for it; what it has registered stays.
@@ -147,7 +161,7 @@ class MLflowBackend:
                 client.delete_run(run_id)
             return True
 
-        if not _call(tracking, settings["mlflow.registry_uri"], f"delete the model of the {version.label}", let_go):
+        if not call(tracking, settings["mlflow.registry_uri"], f"delete the model of the {version.label}", let_go):
             _warn(
                 version, f"{model_uri} stays in MLflow (run {known['run_id']}) because it has no tag of this artifact"
             )
@@ -191,6 +205,44 @@ def _warn(version: Version, what: str) -> None:
     )
 
 
+def _check_path(saving: Save, arguments: Mapping[str, Any]) -> None:
+    path = arguments.get("artifact_path")
+    if isinstance(path, str) and not _PATH.fullmatch(path):
+        raise UsageError(
+            f"The {saving.label} cannot be saved with artifact_path={path!a:.200} because it could not be read back "
+            "from there. Use a relative path without '..', '%', '?', '#', ':' and '\\\\'."
+        )
+
+
+def _logged(
+    mlflow: Any, value: object, flavor: str, saving: Save, tracking: str, arguments: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Log a model in the active run, or in one of its own, and return what is noted of it."""
+    log_model = importlib.import_module(f"mlflow.{flavor}").log_model
+    writer = saving.intent.writer
+    named = {**_model_name(saving.name, log_model, arguments), **arguments}
+    if "tags" in inspect.signature(log_model).parameters:  # MLflow 3: from its begin, in case that we are killed
+        named["tags"] = {**(arguments.get("tags") or {}), NAME_TAG: saving.name, TAG: writer}
+    active = mlflow.active_run()
+    if active is not None:
+        info, run_id = tagged(mlflow, log_model(value, **named), saving.name, writer), active.info.run_id
+    else:
+        with new_run(mlflow, saving.name, writer) as run_id:
+            info = tagged(mlflow, log_model(value, **named), saving.name, writer)
+    number = getattr(info, "registered_model_version", None)
+    return {
+        "tracking_uri": without_secrets(tracking),
+        "flavor": flavor,
+        "run_id": run_id,
+        "is_own_run": active is None,
+        "writer": writer,
+        "model_uri": info.model_uri,
+        "registered_model_name": arguments.get("registered_model_name"),
+        "registered_model_version": None if number is None else str(number),
+        "mlflow_version": mlflow.__version__,
+    }
+
+
 def _model_name(name: str, log_model: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, str]:
     """Return how the model is called inside of MLflow, unless the user says so."""
     if "artifact_path" in arguments:
@@ -198,92 +250,3 @@ def _model_name(name: str, log_model: Callable[..., Any], arguments: Mapping[str
     word = re.sub(r"[^A-Za-z0-9_ -]", "_", name).strip(" -")[:100]
     takes_name = "name" in inspect.signature(log_model).parameters  # MLflow 3
     return {"name" if takes_name else "artifact_path": word or "model"}
-
-
-@contextmanager
-def _new_run(mlflow: Any, name: str, writer: str) -> Iterator[str]:
-    """Make a run for one model; it goes if the model cannot be logged."""
-    tags = {"mltraq_ds.artifact": name, TAG: writer}
-    with mlflow.start_run(experiment_id=_experiment_id(mlflow), tags=tags) as run:
-        run_id: str = run.info.run_id
-        try:
-            yield run_id
-        except BaseException:
-            mlflow.end_run("FAILED")
-            mlflow.MlflowClient().delete_run(run_id)
-            raise
-
-
-_at_home = threading.local()
-
-
-def _experiment_id(mlflow: Any) -> str | None:
-    """Return where a run goes: where the user has chosen in this MLflow, else to MLflow's default."""
-    if getattr(_at_home, "is_users", False):
-        return None
-    client = mlflow.MlflowClient()
-    found = client.get_experiment_by_name(_EXPERIMENT)
-    return str(found.experiment_id if found is not None else client.create_experiment(_EXPERIMENT))
-
-
-def _call(tracking: str, registry: str | None, what: str, work: Callable[[Any], T]) -> T:
-    """Call MLflow with URIs of ours; afterwards the process-wide ones are as they were."""
-    mlflow = _import()
-    check_answers(tracking)
-    with _LOCK:
-        is_users = absolute(mlflow.get_tracking_uri()) == absolute(tracking)
-        with _uris(mlflow, absolute(tracking), registry, is_users=is_users):
-            try:
-                if is_users:
-                    _at_home.is_users = True
-                    return work(mlflow)
-                with ThreadPoolExecutor(1) as own:  # the active run of this thread belongs to another MLflow
-                    return own.submit(work, mlflow).result()
-            except (mlflow.exceptions.MlflowException, OSError) as error:
-                raise _failure(error, tracking, what) from None  # its traceback may show the URI
-            finally:
-                _at_home.is_users = False
-
-
-def _failure(error: Exception, tracking: str, what: str) -> ArtifactBackendError:
-    text = without_secrets(str(error))
-    return ArtifactBackendError(
-        f"MLflow at {without_secrets(tracking)} could not {what}: {type(error).__name__}: {text:.2000}"
-    )
-
-
-def _import() -> Any:
-    try:
-        return importlib.import_module("mlflow")
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            "The storage backend 'mlflow' needs MLflow, which is not installed. Use pip install 'mltraq-ds[mlflow]'."
-        ) from error
-
-
-@contextmanager
-def _uris(mlflow: Any, tracking: str, registry: str | None, *, is_users: bool) -> Iterator[None]:
-    """Set MLflow's URIs, in its modules and in the environment (which it writes them to), and set them back."""
-    tracking_state = importlib.import_module("mlflow.tracking._tracking_service.utils")
-    registry_state = importlib.import_module("mlflow.tracking._model_registry.utils")
-    before = tracking_state._tracking_uri, registry_state._registry_uri
-    environment = {name: os.environ.get(name) for name in _VARIABLES}
-    try:
-        os.environ.pop("MLFLOW_RUN_ID", None)  # else that run would be taken up, and ended
-        if not is_users:
-            # MLflow prints the URI of a run, so the password goes the other way that there is.
-            plain, login = split_login(tracking)
-            os.environ.update(zip(_LOGIN, login, strict=False))
-            mlflow.set_tracking_uri(plain)
-        if registry is not None or not is_users:
-            mlflow.set_registry_uri(absolute(registry) if registry is not None else "")  # "": that of the tracking URI
-        yield
-    finally:
-        if tracking_state._tracking_uri != before[0]:
-            mlflow.set_tracking_uri(before[0])
-        mlflow.set_registry_uri(before[1])
-        for name, value in environment.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -6,17 +6,20 @@ import re
 import ssl
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import unquote
 
-from mltraq_ds.errors import ArtifactBackendError
+from mltraq_ds.errors import ArtifactBackendError, MissingExtraError, UsageError
 from mltraq_ds.option_table import redact
+from mltraq_ds.orm.answers import check_connects
 
 __all__ = ["absolute", "check_answers", "split_login", "without_secrets"]
 
 _ANSWER_S = 10.0
 _USERINFO = re.compile(r"://[^/\s]*@")
 _LOGIN = re.compile(r"(https?://)([^/:@\s]*):([^/@\s]*)@")
+_DATABASE = re.compile(r"(mssql|mysql|postgresql|sqlite)(\+\w+)?://")
 _RELATIVE_SQLITE = re.compile(r"(sqlite:///)(?!/)(.+)")
 
 
@@ -61,26 +64,49 @@ def split_login(uri: str) -> tuple[str, tuple[str, ...]]:
     return f"{found[1]}{uri[found.end() :]}", (unquote(found[2]), unquote(found[3]))
 
 
-def check_answers(uri: str) -> None:
-    """Ask a server for any answer: MLflow itself would go on asking a dead one for minutes.
+def check_answers(uri: str, option: str) -> None:
+    """Ask a server or a database for any answer: MLflow itself would go on asking a dead one for minutes.
+
+    Parameters
+    ----------
+    uri : str
+        Of MLflow; only servers and databases are asked.
+    option : str
+        Where it is from, for messages.
 
     Raises
     ------
+    MissingExtraError
+        If the driver of the database is not installed.
     ArtifactBackendError
-        If there is none within ten seconds.
+        If there is no answer within ten seconds.
     """
-    if not uri.startswith(("http://", "https://")):
-        return
+    try:
+        if uri.startswith(("http://", "https://")):
+            _ask_server(uri)
+        elif _DATABASE.match(uri):
+            check_connects(uri, _ANSWER_S)
+    except MissingExtraError as error:
+        raise MissingExtraError(
+            f"MLflow at {without_secrets(uri)} cannot be used because {error}. Install that driver, or look at option "
+            f"{option!r}."
+        ) from None
+    except (UsageError, OSError, HTTPException, ValueError) as error:
+        said = " ".join(str(getattr(error, "reason", error)).split())
+        reason = without_secrets(said or type(error).__name__)
+        raise ArtifactBackendError(
+            f"MLflow at {without_secrets(uri)} does not answer ({reason:.500}). Start the server, or look at option "
+            f"{option!r}."
+        ) from None  # the request could show more of the URI
+
+
+def _ask_server(uri: str) -> None:
     request = urllib.request.Request(_USERINFO.sub("://", uri), method="HEAD")
     try:
         urllib.request.urlopen(request, timeout=_ANSWER_S).close()
     except urllib.error.HTTPError as error:
         error.close()  # an answer
     except OSError as error:
-        reason = getattr(error, "reason", error)
-        if isinstance(reason, ssl.SSLError):
-            return  # somebody is there; MLflow has settings of its own for certificates
-        raise ArtifactBackendError(
-            f"MLflow at {without_secrets(uri)} does not answer ({reason}). Start the server, or look at option "
-            "'mlflow.tracking_uri'."
-        ) from None  # the request could show more of the URI
+        if not isinstance(getattr(error, "reason", error), ssl.SSLError):
+            raise
+        # Somebody is there; MLflow has settings of its own for certificates.

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from mltraq_ds.artifacts.flavors import flavor_of
 from mltraq_ds.codecs import Pickled
 from mltraq_ds.errors import CorruptRecordError, UnsupportedTypeError, UsageError
 from mltraq_ds.ids import url_from_key
@@ -32,13 +33,16 @@ class NativeBackend:
     def save(self, value: object, saving: Save, settings: Settings, **arguments: Any) -> Kept:
         # docstring inherited
         if arguments:
+            remedy = "Leave it out, or use storage_backend='mlflow'." if flavor_of(value) else "Leave it out."
             raise UsageError(
                 f"save() got {', '.join(map(repr, sorted(arguments)))}, which the storage backend 'native' does not "
-                "take. Leave it out, or use storage_backend='mlflow'."
+                f"take. {remedy}"
             )
         try:
             kept = saving.write(value)
         except UnsupportedTypeError as error:
+            if flavor_of(value) is None:
+                raise
             raise UnsupportedTypeError(f"{error} MLflow keeps models: storage_backend='mlflow'.") from error
         root = _root(kept.value)
         digest = root.digest if root else f"sha256:{hashlib.sha256(_canonical(kept.value)).hexdigest()}"

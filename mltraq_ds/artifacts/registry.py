@@ -9,14 +9,16 @@ from functools import partial
 from typing import Any, Literal
 
 from mltraq_ds import ids, place
+from mltraq_ds.artifacts import leftovers  # noqa: F401 - says how backends are asked
 from mltraq_ds.artifacts.artifact import Artifact
-from mltraq_ds.artifacts.backends import backend_of, choose
+from mltraq_ds.artifacts.backends import backend_of, choose, place_of
 from mltraq_ds.artifacts.listing import ArtifactStore
 from mltraq_ds.artifacts.provenance import capture
 from mltraq_ds.errors import ArtifactNotFoundError, DatabaseUnavailableError, KeyMissingError, UsageError
 from mltraq_ds.objects import Objects
-from mltraq_ds.orm.artifacts import ArtifactIndex
+from mltraq_ds.orm.artifacts import ArtifactIndex, stores_of
 from mltraq_ds.orm.index import Index
+from mltraq_ds.orm.overview import remembered_url
 from mltraq_ds.settings import resolve
 from mltraq_ds.store import layout, recovery, versions
 from mltraq_ds.store.artifact_rows import known_version, name_of
@@ -28,6 +30,10 @@ from mltraq_ds.tracking import Session
 from mltraq_ds.tracking.default import default_session
 
 __all__ = ["artifact_store", "delete", "get", "save"]
+
+
+#: What backends are given by us, so that users cannot give it.
+_OURS = frozenset({"self", "saving", "settings", "value"})
 
 
 @dataclass(frozen=True)
@@ -99,9 +105,14 @@ def save(value: object, name: str, storage_backend: str | None = None, **kwargs:
             "save(value, name)."
         )
     _checked(name)
+    home = _home()  # first: a new session reads environment and file anew
     settings = resolve()
     label, backend = choose(value, storage_backend, settings)
-    home = _home()
+    if taken := _OURS & kwargs.keys():
+        raise UsageError(
+            f"save() got {', '.join(map(repr, sorted(taken)))}, which the storage backend {label!r} does not take. "
+            "Leave it out."
+        )
     saving = Save(
         home.objects,
         home.index(make=True),
@@ -109,6 +120,7 @@ def save(value: object, name: str, storage_backend: str | None = None, **kwargs:
         label,
         type_name=f"{type(value).__module__}.{type(value).__qualname__}",
         code=capture(settings),
+        place=place_of(label, backend, settings),
         new_uuid=ids.new_uuid if home.session is None else home.session.new_uuid,
     )
 
@@ -174,15 +186,20 @@ def delete(name: str, version: int | Literal["latest", "all"]) -> None:
         If it is deleted, but the database could not be told or not all bytes are removed.
 
     """
+    if version is None or (isinstance(version, str) and version not in ("latest", "all")):
+        raise UsageError(
+            f"Nothing was deleted because version={version!r:.80} does not say which one. Use a whole number such "
+            "as 1, 'latest', or 'all'."
+        )
     home = _home()
     index = home.index()
-    if version == "all":
+    if isinstance(version, str) and version == "all":
         every = versions.read_all(home.objects.storage, layout.artifact_folder(_checked(name)))
         found = [one for one in every if not one.deleted or one.metadata]
         if not found:
             raise _missing(home, name, None)
     else:
-        found = [_find(home, name, None if version == "latest" else version)]
+        found = [_find(home, name, None if isinstance(version, str) else version)]
         if found[0].deleted and not found[0].metadata:
             raise ArtifactNotFoundError(f"The {found[0].label} was deleted before.{_others(home, name)}")
     settings = resolve()
@@ -205,7 +222,8 @@ def artifact_store() -> ArtifactStore:
     session = default_session()
     index = session._known_index()
     if index is not None:
-        recovery.recover(session.objects(), index, recovery.warn_left)  # of steps that had no database
+        # Of steps that had no database.
+        recovery.recover(session.objects(), index, recovery.warn_left, asks_backends=False)
     rows = _rows_of(index)
     return ArtifactStore([row for row in rows.rows() if not row.is_deleted] if rows else [], get)
 
@@ -250,7 +268,12 @@ def _missing(home: _Home, name: str, version: int | None) -> ArtifactNotFoundErr
     others = _others(home, name)
     if version is not None and others:
         return ArtifactNotFoundError(f"Artifact {name!a:.200} has no version {version}.{others}")
-    near = difflib.get_close_matches(name, _names(home), n=1)
+    if elsewhere := _elsewhere(home, name):
+        return ArtifactNotFoundError(
+            f"Artifact {name!a:.200} is in another store ({elsewhere}), not in {home.objects.storage.url}. Were "
+            "database and store changed hand in hand? Set option 'datastore.url' to that one."
+        )
+    near = [one for one in difflib.get_close_matches(name, _names(home)) if _others(home, one)]
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return ArtifactNotFoundError(
         f"No artifact is named {name!a:.200} in {home.objects.storage.url}.{hint} artifact_store() lists all of them."
@@ -263,9 +286,22 @@ def _others(home: _Home, name: str) -> str:
     return f" There is version {', '.join(living)}." if living else ""
 
 
+def _elsewhere(home: _Home, name: str) -> str:
+    """Return where another store of the same database is that has an artifact of this name, empty for none."""
+    if home.session is None:
+        return ""
+    database = home.session.database
+    with suppress(DatabaseUnavailableError):
+        for store_id in [] if database.is_absent() else stores_of(database, layout.artifact_folder(name)):
+            return f"{remembered_url(Index(database, store_id)) or 'at an unknown place'}, id {store_id}"
+    return ""
+
+
 def _names(home: _Home) -> list[str]:
+    """Return the names of living artifacts, of the rows; without these of the files."""
     with suppress(DatabaseUnavailableError):
         index = home.index()
-        if index is not None:
-            return sorted({name_of(row) for row in index.rows() if not row.is_deleted})
-    return []
+        if index is not None and (rows := index.rows()):
+            return sorted({name_of(row) for row in rows if not row.is_deleted})
+    named = (ids.unescape_name(folder.rpartition("/")[2]) for folder in versions.folders(home.objects.storage))
+    return sorted(name for name in named if name is not None)

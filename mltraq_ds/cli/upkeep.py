@@ -61,6 +61,8 @@ def sweep(
     """Remove what nothing refers to.  Only says what it would remove unless --delete."""
     if is_real and not is_sure and not experiments.can_ask():
         raise UsageError("Nothing was removed because nobody can be asked here. Use --yes if you are sure.")
+    from mltraq_ds.artifacts import leftovers  # noqa: F401 - what storage backends keep is swept too
+
     session = _session("sweep")
     if is_real and not is_sure:
         is_real = _is_agreed(session.sweep(dry_run=True, grace_s=grace_s), as_json)

@@ -14,7 +14,7 @@ from mltraq_ds.orm import statements
 from mltraq_ds.orm.database import Database
 from mltraq_ds.orm.tables import CURRENT, DELETED, artifacts
 
-__all__ = ["ArtifactIndex", "ArtifactRow"]
+__all__ = ["ArtifactIndex", "ArtifactRow", "stores_of"]
 
 _a = artifacts.c
 _OF_STORE = _a.store_id == sa.bindparam("of_store")
@@ -67,6 +67,7 @@ _ALL: sa.Select[Any] = sa.select(*_COLUMNS).where(_OF_STORE)
 _SORTED = _ALL.order_by(_a.folder, _a.version)
 _OF_FOLDER = _SORTED.where(_a.folder == sa.bindparam("of_folder"))
 _HIGHEST = sa.select(sa.func.max(_a.version)).where(_OF_STORE, _a.folder == sa.bindparam("of_folder"))
+_STORES = sa.select(_a.store_id).where(_a.folder == sa.bindparam("of_folder"), _a.state == CURRENT).distinct()
 _STATE: sa.Select[Any] = sa.select(_a.state).where(_THIS).with_for_update()
 _INSERT = artifacts.insert()
 _UPDATE = artifacts.update().where(_THIS)
@@ -192,3 +193,9 @@ def _row(
         digest=digest,
         is_deleted=state == DELETED,
     )
+
+
+def stores_of(database: Database, folder: str) -> list[str]:
+    """Return the ids of all stores that have a living version of an artifact, by the rows."""
+    with database.read() as connection:
+        return sorted(connection.execute(_STORES, {"of_folder": folder}).scalars())

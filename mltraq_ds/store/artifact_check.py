@@ -8,7 +8,7 @@ from mltraq_ds.errors import KeyMissingError, MltraqDSError
 from mltraq_ds.orm.artifacts import ArtifactIndex
 from mltraq_ds.orm.failures import INDEX_ERRORS
 from mltraq_ds.storage.base import Stat, Storage
-from mltraq_ds.store import descriptors, layout, references, versions
+from mltraq_ds.store import descriptors, layout, outside, references, versions
 from mltraq_ds.store.artifact_rows import row_of
 from mltraq_ds.store.intents import Intent
 from mltraq_ds.store.report import Notebook
@@ -83,6 +83,8 @@ def _check_shelf(storage: Storage, shelf: Shelf, found: Notebook, *, is_alive: b
     used: set[str] = set()
     for version in all_versions:
         used |= version.keys
+        if outside.waits(version) and not is_alive:
+            found.add("unfinished delete", version.key, detail=outside.waiting(version))
         _check_blobs(storage, shelf, version, found, deep=deep)
     if not unreadable and not is_alive:
         for stat in shelf.blobs.values():

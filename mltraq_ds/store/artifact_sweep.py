@@ -6,16 +6,17 @@ versions: what a writer moves meanwhile it moves from its intent to a version.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from mltraq_ds.errors import CorruptRecordError, FormatError
 from mltraq_ds.orm.artifacts import ArtifactIndex
 from mltraq_ds.storage.base import Stat, Storage
-from mltraq_ds.store import versions
+from mltraq_ds.store import outside, versions
 from mltraq_ds.store.report import Finding, Notebook
 from mltraq_ds.store.shelves import Shelf, at_work, shelves_in
 from mltraq_ds.store.survey import read_intents
+from mltraq_ds.store.versions import Version
 
 __all__ = ["ArtifactPlan", "plan_artifacts"]
 
@@ -34,6 +35,8 @@ class ArtifactPlan:
         Only what was changed before this time goes (s since 1970, storage's clock).
     young : int
         How many files stay only because they are too young.
+    waiting : list of Version
+        Deleted versions whose backends have not let go of the value.
     """
 
     storage: Storage
@@ -41,10 +44,13 @@ class ArtifactPlan:
     before: float
     young: int = 0
     going: list[tuple[Shelf, list[Stat]]] = field(default_factory=list, init=False)
+    waiting: list[Version] = field(default_factory=list, init=False)
 
     def add(self, shelf: Shelf) -> None:
         """Read the roots of one artifact, and plan for it."""
-        going = _orphans(self.storage, shelf, self.lost)
+        known = _known(self.storage, shelf, self.lost)
+        self.waiting += filter(outside.waits, known)
+        going = _orphans(self.storage, shelf, known)
         old = [stat for stat in going if stat.modified <= self.before]
         self.young += len(going) - len(old)
         if old:
@@ -61,7 +67,7 @@ class ArtifactPlan:
         if shelf.folder in at_work(read_intents(self.storage).found):
             report.note("at work", shelf.folder, detail="A writer is at work; nothing is removed there.")
             return
-        still = {stat.key for stat in _orphans(self.storage, shelf, self.lost)}
+        still = {stat.key for stat in _orphans(self.storage, shelf, _known(self.storage, shelf, self.lost))}
         old = [stat for stat in old if stat.key in still]
         report.findings += [Finding("orphan", stat.key, "", stat.size) for stat in old]
         if not dry_run:
@@ -100,7 +106,8 @@ def plan_artifacts(
     return plan
 
 
-def _orphans(storage: Storage, shelf: Shelf, lost: set[tuple[str, int]]) -> list[Stat]:
+def _known(storage: Storage, shelf: Shelf, lost: set[tuple[str, int]]) -> list[Version]:
+    """Return all versions of an artifact; raise if it is not known what one of them refers to."""
     try:
         known = versions.read_all(storage, shelf.folder)
     except (CorruptRecordError, FormatError) as error:
@@ -112,6 +119,10 @@ def _orphans(storage: Storage, shelf: Shelf, lost: set[tuple[str, int]]) -> list
                 f"The sweep was stopped because the database has {versions.version_key(folder, number)} and there is "
                 "no such file, or it is empty. Restore it from a copy; or, if it is to go, use rebuild_index()."
             )
+    return known
+
+
+def _orphans(storage: Storage, shelf: Shelf, known: Sequence[Version]) -> list[Stat]:
     used = set().union(*(version.keys for version in known))
     going = [stat for stat in shelf.blobs.values() if stat.key not in used]
     if (

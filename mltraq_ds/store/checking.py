@@ -153,6 +153,8 @@ def _check_pending(storage: Storage, seen: Survey, writers: Sequence[Intent], fo
             found.note("at work", intent.key, intent.id_experiment, detail=detail)
         else:
             detail = f"Its writer died while it was to {intent.action} {intent.name!r} (since {intent.created})."
+            if intent.storage_backend:
+                detail += f" The storage backend {intent.storage_backend!a:.80} may keep the value{_at(intent.place)}."
             found.add("dead intent", intent.key, intent.id_experiment, detail=detail)
     pending = read_pending(seen.pending)
     known = {intent.writer for intent in writers}
@@ -172,6 +174,10 @@ def _check_pending(storage: Storage, seen: Survey, writers: Sequence[Intent], fo
             )
     for stat in pending.foreign:
         found.add("foreign file", stat.key, size_bytes=stat.size, detail="No part of a store.")
+
+
+def _at(place: str) -> str:
+    return f" at {place!a:.200}" if place else ""
 
 
 def _is_there(storage: Storage, key: str) -> bool:

@@ -39,6 +39,7 @@ LEASE_S = 600.0
 RENEW_S = 60.0
 #: What writers of artifacts are about to do.
 SAVE, DELETE_VERSION = "save", "delete version"
+_LATER = ("storage_backend", "place")  # keys that earlier versions did not write; left out where they say nothing
 #: In place of a process: the writer has gone on, and somebody has to follow up.
 DONE = "done"
 
@@ -71,14 +72,14 @@ class Intent:
         ``persist`` or ``delete``; of an artifact `SAVE` or `DELETE_VERSION`.
     id_experiment, name : str
         Of the experiment; of an artifact its folder and name.
-    parent : int
-        The generation that it builds on.
-    number : int
-        The generation that it will commit.
+    parent, number : int
+        The generation that it builds on, and the one that it will commit.
     machine, process : str
         Where the writer runs: on the same machine its death is known at once.
     created : str
         ISO 8601, for people.
+    storage_backend, place : str
+        Who keeps an artifact outside of the store, and where; empty if nobody does.
     """
 
     writer: str
@@ -90,6 +91,8 @@ class Intent:
     machine: str = field(default_factory=lambda: this_machine())
     process: str = field(default_factory=lambda: _process(os.getpid()))
     created: str = field(default_factory=layout.now_text)
+    storage_backend: str = ""
+    place: str = ""
 
     @property
     def key(self) -> str:
@@ -167,7 +170,7 @@ def read_intent(storage: Storage, key: str) -> Intent:
     """
     body = descriptors.from_bytes(storage.read(key, max_size=descriptors.MAX_SIZE), "intent", key)
     try:
-        intent = Intent(**{name: body[name] for name in Intent.__slots__})
+        intent = Intent(**{name: body.get(name, "") if name in _LATER else body[name] for name in Intent.__slots__})
         _check(intent, key)
         return intent
     except (KeyError, TypeError, ValueError) as error:
@@ -187,10 +190,7 @@ def _check(intent: Intent, key: str) -> None:
 
 
 def list_intents(storage: Storage, on_unreadable: Callable[[MltraqDSError], None] | None = None) -> list[Intent]:
-    """Return all intents of a store; one that disappears meanwhile has been finished.
-
-    `on_unreadable` is given the error of one that cannot be read; without it the error is raised.
-    """
+    """Return all intents of a store; `on_unreadable` gets the error of one that cannot be read, else it is raised."""
     intents = []
     for stat in storage.list(layout.PENDING):
         if stat.key.endswith(".json") and stat.key.count("/") == 1:
@@ -206,7 +206,7 @@ def list_intents(storage: Storage, on_unreadable: Callable[[MltraqDSError], None
 
 
 def refuse_others(storage: Storage, mine: Intent) -> None:
-    """Keep writers of one experiment apart where the storage does not decide which of two was first.
+    """Keep writers of one experiment or artifact apart where the storage does not decide which of two was first.
 
     Called when `mine` is written.  Each of two writers at work then sees the note of the other, so at most one goes on;
     both may be refused.  A writer that sleeps longer than a lease between its last look and its commit is not stopped.
@@ -220,10 +220,11 @@ def refuse_others(storage: Storage, mine: Intent) -> None:
         return
     for other in list_intents(storage):
         if other.writer != mine.writer and other.id_experiment == mine.id_experiment and is_alive(storage, other):
+            what, then = ("Artifact", "") if mine.is_of_artifact else ("Experiment", "reload() and ")
             raise ConcurrentPersistError(
-                f"Experiment {mine.name!r} (id {mine.id_experiment}) was left as it is because another writer is at "
+                f"{what} {mine.name!r} (id {mine.id_experiment}) was left as it is because another writer is at "
                 f"work on it (intent {other.key}, since {other.created}), and {storage.url} does not decide which of "
-                "two is first. Wait until it has finished, then reload() and try again."
+                f"two is first. Wait until it has finished, then {then}try again."
             )
 
 
@@ -260,7 +261,8 @@ class Keeper:
             self.update(process=DONE)
 
     def _write(self) -> None:
-        data = descriptors.to_bytes("intent", asdict(self.intent))
+        body = {name: said for name, said in asdict(self.intent).items() if said != "" or name not in _LATER}
+        data = descriptors.to_bytes("intent", body)
         self._storage.put(self.intent.key, [data], size=len(data), parents=True, replace=True)
 
     def _renew(self) -> None:

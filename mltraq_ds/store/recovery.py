@@ -41,7 +41,13 @@ __all__ = ["finish", "recover", "update_index", "warn_left"]
 OnLeft = Callable[[MltraqDSError], None]
 
 
-def recover(objects: Objects, index: Index | None, on_left: OnLeft | None = None) -> list[Intent]:
+def recover(
+    objects: Objects,
+    index: Index | None,
+    on_left: OnLeft | None = None,
+    *,
+    asks_backends: bool = True,
+) -> list[Intent]:
     """Finish the work of all writers that died.
 
     Safe to run by many at once, and beside living writers: every step may be repeated, and a writer that was taken for
@@ -57,6 +63,8 @@ def recover(objects: Objects, index: Index | None, on_left: OnLeft | None = None
         Given the error of each work that is left as it is, because its intent cannot be read or because the storage
         does not permit to write or delete: who may only read must not be kept out by it.  Without it the first such
         error is raised.
+    asks_backends : bool
+        Whether storage backends, which may take their time, are asked to remove what they keep for dead writers.
 
     Returns
     -------
@@ -66,15 +74,18 @@ def recover(objects: Objects, index: Index | None, on_left: OnLeft | None = None
     storage = objects.storage
     dead = [intent for intent in intents.list_intents(storage, on_left) if not intents.is_alive(storage, intent)]
     finished = []
-    for intent in dead:
-        if _unless_refused(intent.key, on_left, lambda intent=intent: finish(objects, index, intent)):  # type: ignore[misc]
+
+    def go_on(intent: Intent) -> None:
+        if finish(objects, index, intent, asks_backends=asks_backends):
             finished.append(intent)
-        else:
+
+    for intent in dead:
+        if not _unless_refused(intent.key, on_left, partial(go_on, intent)):
             _show(objects, index, intent)
     for name in storage.folders(layout.PENDING):
         if name.startswith("deleted-"):
             place = f"{layout.PENDING}/{name}"
-            _unless_refused(place, on_left, lambda place=place: remove_moved(storage, place))  # type: ignore[misc]
+            _unless_refused(place, on_left, partial(remove_moved, storage, place))
     return finished
 
 
@@ -112,13 +123,12 @@ def warn_left(error: MltraqDSError) -> None:
     warnings.warn(f"The work of a writer was left as it is: {error}", LeftoversWarning, stacklevel=6)
 
 
-def finish(objects: Objects, index: Index | None, intent: Intent) -> None:
-    """Finish the work of one dead writer, then remove its intent."""
+def finish(objects: Objects, index: Index | None, intent: Intent, *, asks_backends: bool = True) -> bool:
+    """Finish the work of one dead writer, then remove its intent; False if it stays, for what a backend still keeps."""
     storage = objects.storage
     if intent.is_of_artifact:
         rows = ArtifactIndex(index.database, index.store_id) if index is not None else None
-        version_deletion.finish(storage, rows, intent)
-        return
+        return version_deletion.finish(objects, rows, intent, asks_backends=asks_backends)
     folder = layout.folder_of(intent.id_experiment)
     # A request of a writer that has ended may still be on its way to a remote storage.
     may_come = not (storage.is_local and intents.is_surely_dead(intent))
@@ -144,6 +154,7 @@ def finish(objects: Objects, index: Index | None, intent: Intent) -> None:
         _finish_persist(objects, index, intent, committed)
     intents.remove_intent(storage, intent)
     storage.delete(intent.fence_key)
+    return True
 
 
 def _finish_persist(objects: Objects, index: Index | None, intent: Intent, committed: Generation) -> None:

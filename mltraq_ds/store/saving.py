@@ -59,6 +59,8 @@ class Save:
         Type of the value.
     code : mapping
         Where it is saved from: JSON.
+    place : str, optional
+        Where the backend keeps the value outside of the store; None if it does not.
     new_uuid : callable
         Gives the names of blobs.
     on_seam : callable
@@ -71,12 +73,16 @@ class Save:
     storage_backend: str
     type_name: str = ""
     code: Mapping[str, Any] = field(default_factory=dict)
+    place: str | None = None
     new_uuid: Callable[[], uuid.UUID] = ids.new_uuid
     on_seam: Callable[[str], None] = lambda name: None
     written: list[str] = field(default_factory=list, init=False)
     attempted: Version | None = field(default=None, init=False)
+    #: Set by a backend that raises and could not remove what it had kept: the next session asks it to.
+    has_leftovers: bool = field(default=False, init=False)
     _keeper: Keeper | None = field(default=None, init=False)
     _above: int = field(default=0, init=False)
+    _has_folder: bool = field(default=False, init=False)
     _is_marked: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -84,7 +90,14 @@ class Save:
         self.folder = layout.artifact_folder(self.name)
         self.label = f"artifact {self.name!a:.200}"
         self.intent = Intent(
-            writer=str(uuid.uuid4()), action=intents.SAVE, id_experiment=self.folder, name=self.name, parent=0, number=0
+            writer=str(uuid.uuid4()),
+            action=intents.SAVE,
+            id_experiment=self.folder,
+            name=self.name,
+            parent=0,
+            number=0,
+            storage_backend="" if self.place is None else self.storage_backend,
+            place=self.place or "",
         )
 
     def run(self, keep: Callable[[Save], Kept], undo: Callable[[Kept], None]) -> Version:
@@ -115,6 +128,8 @@ class Save:
         kept: Kept | None = None
         is_finished = False
         try:
+            if self.place is not None:
+                self._announce()  # first: else nobody would know what a killed writer has left outside of the store
             kept = keep(self)
             self._begin()
             version = self._commit(kept)
@@ -156,11 +171,6 @@ class Save:
                 f"The {self.label} cannot be saved because surrogates in its name form a pair, which JSON reads as one "
                 "character. Use that character."
             )
-        if not self.storage.creates_if_absent:
-            raise UsageError(
-                f"The {self.label} cannot be saved to {self.storage.url} because that storage does not decide which of "
-                "two writers was first, so two values could get one number. Use a folder or memory://."
-            )
         layout.store_id(self.storage)
         if self.index is not None:
             self._above = self.index.highest(self.folder)  # and a database that does not answer is refused here
@@ -169,8 +179,8 @@ class Save:
         # Only predictable names meet those of earlier processes; asking costs a look at the storage.
         return self.new_uuid is not ids.new_uuid and self.storage.exists(layout.blob_key(self.folder, candidate))
 
-    def _begin(self) -> None:
-        """Write the intent and make the folder, unless that has been done."""
+    def _announce(self) -> None:
+        """Write the intent, unless that has been done."""
         if self._keeper is not None:
             return
         self.on_seam("intent")
@@ -178,6 +188,14 @@ class Save:
         keeper.__enter__()
         self._keeper = keeper
         layout.refuse_moved(self.storage)
+        intents.refuse_others(self.storage, self.intent)  # they could get one number
+
+    def _begin(self) -> None:
+        """Write the intent and make the folder, unless that has been done."""
+        self._announce()
+        if self._has_folder:
+            return
+        self._has_folder = True
         self._is_marked = make_folder(self.storage, self.name)
 
     def _end(self, is_finished: bool) -> None:
@@ -255,15 +273,17 @@ class Save:
                 )
                 return False
             self.storage.delete_many(reversed(self.written))
+            if kept is not None:
+                undo(kept)
+            if self.has_leftovers:
+                return False
             if self._keeper is not None:
                 if self._is_marked:
                     unmake_folder(self.storage, self.name)
                 if not self.storage.exists(self.intent.fence_key):
-                    intents.remove_intent(self.storage, self.intent)  # else it is the recoverer's
-            if kept is not None:
-                undo(kept)
-        except Exception as error:  # noqa: BLE001 - another error is on its way; sweep removes what is left
-            cause.add_note(f"Cleaning up failed too: {error} What is left is an orphan, which sweep removes.")
+                    intents.remove_intent(self.storage, self.intent)  # last; else it is the recoverer's
+        except Exception as error:  # noqa: BLE001 - another error is on its way; what is left is found
+            cause.add_note(f"Cleaning up failed too: {error} The next session goes on; sweep removes orphans.")
             return False
         return True
 

@@ -18,7 +18,7 @@ from mltraq_ds.orm.artifacts import ArtifactIndex
 from mltraq_ds.orm.index import Index
 from mltraq_ds.storage.base import Stat, Storage
 from mltraq_ds.storage.pointer import blob_of
-from mltraq_ds.store import generations, layout
+from mltraq_ds.store import generations, layout, outside
 from mltraq_ds.store.artifact_sweep import ArtifactPlan, plan_artifacts
 from mltraq_ds.store.collection import mark_anew
 from mltraq_ds.store.folder import remove_mark
@@ -142,6 +142,9 @@ class _Sweep:
         for plan in plans:
             self._keep_lease()
             self._remove(plan)
+        for version in artifacts.waiting:
+            if self.dry_run or outside.let_go(version, self.objects):
+                self.report.add("unfinished delete", version.key, detail=outside.waiting(version))
         for shelf, old in artifacts.going:
             self._keep_lease()
             artifacts.remove(shelf, old, self.report, dry_run=self.dry_run)

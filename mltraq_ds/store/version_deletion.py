@@ -12,11 +12,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
-from mltraq_ds.errors import ConflictError, IndexBehindWarning, KeyExistsError, LeftoversWarning
+from mltraq_ds.errors import (
+    ConflictError,
+    IndexBehindWarning,
+    KeyExistsError,
+    KeyMissingError,
+    LeftoversWarning,
+)
+from mltraq_ds.objects import Objects
 from mltraq_ds.orm.artifacts import ArtifactIndex
 from mltraq_ds.orm.failures import INDEX_ERRORS
 from mltraq_ds.storage.base import Storage
-from mltraq_ds.store import intents, layout, versions
+from mltraq_ds.store import intents, layout, outside, versions
 from mltraq_ds.store.artifact_rows import row_of, update_rows
 from mltraq_ds.store.follow_up import remove_intent
 from mltraq_ds.store.intents import Intent, Keeper
@@ -105,34 +112,60 @@ def _follow_up(
         if tombstone.metadata:
             let_go(tombstone)
             versions.bury(storage, replace(tombstone, metadata={}))
-    except OSError as error:
+    except Exception as error:  # noqa: BLE001 - of a foreign backend too; the tombstone is there, so it is deleted
         _warn(f"The {version.label} is deleted, but not all of it is removed: {error}", LeftoversWarning)
         return False
     return is_told
 
 
 def _warn(message: str, kind: type[Warning]) -> None:
-    warnings.warn(f"{message} The next session goes on, or call delete() again.", kind, stacklevel=6)
+    warnings.warn(f"{message} The next session goes on, or sweep(), or call delete() again.", kind, stacklevel=6)
 
 
-def finish(storage: Storage, index: ArtifactIndex | None, intent: Intent) -> None:
+def finish(objects: Objects, index: ArtifactIndex | None, intent: Intent, *, asks_backends: bool = True) -> bool:
     """Finish the work of a dead writer of an artifact, then remove its intent.
 
     Whatever it committed is in the files, so the rows are made what these say.  What it did not commit are orphans; a
-    writer that was taken for dead by mistake finds its intent gone, and gives up.
+    writer that was taken for dead by mistake finds its intent gone, and gives up.  What lies with a backend is taken
+    back by that.
+
+    Returns
+    -------
+    bool
+        Whether all is done.  Otherwise the intent stays, because it is the only trace of what a backend keeps.
     """
-    if not (storage.is_local and intents.is_surely_dead(intent)):
+    storage = objects.storage
+    may_come = not (storage.is_local and intents.is_surely_dead(intent))
+    if may_come:
         with suppress(KeyExistsError):
             storage.put(intent.fence_key, [b""], size=0)
     folder = layout.artifact_folder(intent.name)
-    found = versions.read_all(storage, folder, _leave) if index is None else update_rows(storage, index, folder, _leave)
+    damaged: list[str] = []  # left as they are: they must not keep everybody out, and `check` names them
+
+    def leave(key: str, error: Exception) -> None:
+        damaged.append(key)
+
+    found = versions.read_all(storage, folder, leave) if index is None else update_rows(storage, index, folder, leave)
     if intent.action == intents.DELETE_VERSION:
         for version in found:
             if version.deleted and version.number == intent.number:
                 storage.delete_many(version.retires)
+                if version.metadata and not asks_backends:
+                    return False
+                if version.metadata:
+                    outside.let_go(version, objects)  # if not, the tombstone keeps the notes: check and sweep find it
+    elif intent.storage_backend and not any(one.writer == intent.writer and not one.deleted for one in found):
+        # One that cannot be read may be its own, and a request of its own may still be on its way.
+        is_known = not damaged and not (may_come and _is_young(storage, intent))
+        if not (is_known and asks_backends and outside.take_back(intent, objects)):
+            return False
     intents.remove_intent(storage, intent)
     storage.delete(intent.fence_key)
+    return True
 
 
-def _leave(key: str, error: Exception) -> None:
-    """Leave a damaged version as it is: it must not keep everybody out, and `check` names it."""
+def _is_young(storage: Storage, intent: Intent) -> bool:
+    try:
+        return storage.now() - storage.stat(intent.key).modified < intents.LEASE_S
+    except KeyMissingError:
+        return True  # somebody else has finished it

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mltraq_ds.errors import UsageError
+from mltraq_ds.errors import DatabaseUnavailableError, UsageError
 from mltraq_ds.orm import database
 from mltraq_ds.orm.engines import make_engine
 from mltraq_ds.orm.probing import DatabaseReport, found_in, write_probe
@@ -42,6 +42,9 @@ class Database(database.Database):
         If the URL cannot be read.
     """
 
+    #: Which variable, or file and line, its URL is from, for messages; empty if the caller knows.
+    _origin = ""
+
     @classmethod
     def from_environment(cls) -> Database:
         """Return the database that a session made now would use; neither driver nor server is needed.
@@ -67,9 +70,24 @@ class Database(database.Database):
     def from_settings(cls, settings: Settings) -> Database:
         """Return the database that resolved options name; nothing is opened until it is used."""
         with told_where(settings, "database.url"):
-            return cls(
+            found = cls(
                 settings["database.url"], echo=settings["database.echo"], durability=settings["datastore.durability"]
             )
+        found._origin = _told(settings, "database.url")
+        return found
+
+    @contextmanager
+    def _translating(self) -> Iterator[None]:
+        was_open = self._opened is not None
+        try:
+            with super()._translating():
+                yield
+        except (DatabaseUnavailableError, UsageError) as error:
+            # Of an open database it is about the statement; what is unusable only shows when it is opened.
+            is_about_us = isinstance(error, DatabaseUnavailableError) or not was_open
+            if not (self._origin and is_about_us) or self._origin in str(error):
+                raise
+            raise type(error)(f"{error} {self._origin}") from error.__cause__
 
     def check(self) -> DatabaseReport:
         """Connect and say what is there; nothing is made or changed, and nothing else is tried in its place.
@@ -119,8 +137,12 @@ def told_where(settings: Settings, *names: str) -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        origins = {name: settings.origin(name) for name in names}
-        told = [f"Option {name!r} is from: {origin}." for name, origin in origins.items() if origin not in _NEAR]
+        told = _told(settings, *names)
         if not told:
             raise
-        raise type(error)(f"{error} {' '.join(told)}") from error.__cause__
+        raise type(error)(f"{error} {told}") from error.__cause__
+
+
+def _told(settings: Settings, *names: str) -> str:
+    origins = {name: settings.origin(name) for name in names}
+    return " ".join(f"Option {name!r} is from: {origin}." for name, origin in origins.items() if origin not in _NEAR)

@@ -151,6 +151,8 @@ class Session(Upkeep):
             If the store has experiments and the index does not know it.
         """
         index = self._open_index()
+        if index is None and not self.database.is_absent():
+            self.database.check()  # looking makes nothing; a database that does not answer is no empty store
         if not self._is_known:
             self._is_known = is_known(index, self.storage, self.database.url)
         return index

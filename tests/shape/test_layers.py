@@ -86,7 +86,7 @@ HOMES = {
     "filelock": ["mltraq_ds.store", "mltraq_ds.storage"],
     "fsspec": ["mltraq_ds.storage"],
     "joblib": ["mltraq_ds.tracking.execution"],
-    "mlflow": ["mltraq_ds.artifacts.mlflow"],
+    "mlflow": ["mltraq_ds.artifacts.mlflow", "mltraq_ds.artifacts.mlflow_calls"],
     "msgpack": ["mltraq_ds.codecs", "mltraq_ds.blob"],
     "numpy": ["mltraq_ds.codecs", "mltraq_ds.store", "mltraq_ds.tracking", "mltraq_ds.cli", "mltraq_ds.testing"],
     "botocore": ["mltraq_ds.storage.obstore_options"],

@@ -1,16 +1,29 @@
 """Who keeps a value: the table, backends of one's own and of packages, and what is told without MLflow."""
 
 import importlib.metadata
+import socket
 import sys
+import threading
+import traceback
+import types
+from contextlib import suppress
 
 import numpy as np
 import pytest
 
 from mltraq_ds import artifact_store, delete, get, options, save
-from mltraq_ds.artifacts import Kept, backends
+from mltraq_ds.artifacts import Kept, Version, backends, mlflow
 from mltraq_ds.artifacts.flavors import FLAVORS, flavor_of
 from mltraq_ds.artifacts.mlflow_uris import absolute, check_answers, without_secrets
-from mltraq_ds.errors import ArtifactBackendError, LeftoversWarning, MissingExtraError, UsageError
+from mltraq_ds.errors import (
+    ArtifactBackendError,
+    ArtifactNotFoundError,
+    CorruptRecordError,
+    LeftoversWarning,
+    MissingExtraError,
+    UnsupportedTypeError,
+    UsageError,
+)
 from mltraq_ds.settings import resolve
 
 
@@ -179,6 +192,179 @@ def test_uris(tmp_path, monkeypatch):
     with pytest.raises(
         ArtifactBackendError, match=r"MLflow at http://127.0.0.1:9 does not answer.*tracking_uri"
     ) as caught:
-        check_answers("http://ada:canary@127.0.0.1:9")
+        check_answers("http://ada:canary@127.0.0.1:9", "mlflow.tracking_uri")
     assert "canary" not in str(caught.value)
-    check_answers("sqlite:///x.db")
+    check_answers("sqlite:///x.db", "mlflow.tracking_uri")
+
+
+@pytest.fixture
+def strange_port():
+    """Return a port where somebody answers who speaks no HTTP."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer():
+            with suppress(OSError):
+                while True:
+                    with server.accept()[0] as peer:
+                        peer.recv(1024)
+                        peer.sendall(b"220 mail ready\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        yield server.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://[",
+        "http://ada:canary@localhost:abc",
+        "http://127.0.0.1:{strange}",
+        "mysql+pymysql://ada:canary@127.0.0.1:9/x",
+        "postgresql+psycopg://ada:canary@127.0.0.1:9/x",
+        "postgresql+psycopg://ada:canary@[/x",
+        "mysql+nosuch://ada:canary@127.0.0.1/x",
+        "sqlite:////no/such/folder/x.db",
+    ],
+)
+@pytest.mark.parametrize("option", ["mlflow.tracking_uri", "mlflow.registry_uri"])
+def test_whoever_does_not_answer_is_found_out_at_once(strange_port, uri, option):
+    """A URI that cannot be used is one sentence with the option that it is from, and no password."""
+    uri = uri.format(strange=strange_port)
+    with pytest.raises(ArtifactBackendError, match=f"does not answer .*option '{option}'") as caught:
+        check_answers(uri, option)
+    assert "canary" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_driver_that_is_missing():
+    """Without the driver of MLflow's database the error names it."""
+    with pytest.raises(MissingExtraError, match=r"driver of postgresql\+pg8000://.*cannot be imported.*pg8000"):
+        check_answers("postgresql+pg8000://ada@127.0.0.1:9/x", "mlflow.tracking_uri")
+
+
+@pytest.mark.parametrize(
+    ("artifact_path", "is_good"),
+    [
+        ("model", True),
+        ("model.v1", True),
+        ("a b/model+x=1", True),
+        ("..", False),
+        ("a/../b", False),
+        ("a//b", False),
+        ("a%2e%2e", False),
+        ("a\\b", False),
+        ("/a", False),
+    ],
+)
+def test_paths_inside_of_mlflow(artifact_path, is_good):
+    """Whatever may be saved under a path of MLflow 2 can be read back, and no path leaves its run."""
+    saving = types.SimpleNamespace(label="artifact 'm'")
+    noted = {
+        "flavor": "sklearn",
+        "run_id": "0" * 32,
+        "tracking_uri": "x",
+        "model_uri": f"runs:/{'0' * 32}/{artifact_path}",
+    }
+    version = Version(name="m", number=1, writer="", storage_backend="mlflow", metadata=noted)
+    if is_good:
+        mlflow._check_path(saving, {"artifact_path": artifact_path})
+        assert mlflow._checked(version)[1] == noted["model_uri"]
+    else:
+        with pytest.raises(UsageError, match="could not be read back from there"):
+            mlflow._check_path(saving, {"artifact_path": artifact_path})
+        with pytest.raises(CorruptRecordError):
+            mlflow._checked(version)
+
+
+def test_what_backends_are_given_by_us(home, shelf):
+    """An argument of a backend's own interface is no argument of a user's; the sentence names it."""
+    for name in ("settings", "saving", "self"):
+        for backend in ("shelf", "native"):
+            with pytest.raises(UsageError, match=f"got '{name}', which the storage backend '{backend}' does not take"):
+                save([1], "x", storage_backend=backend, **{name: 1})
+    assert shelf.kept == {}
+
+
+def test_a_default_of_ones_own(home, shelf):
+    """A registered backend may be the default; of one that does not exist the nearest name and the option are told."""
+    options.set("artifacts.default_ml_models_storage_backend", "shelf")
+    assert save([1], "x").storage_backend == "shelf"
+    assert save({}, "x").storage_backend == "native"
+    options.reset("artifacts.default_ml_models_storage_backend")
+    with (
+        options.ctx({"artifacts.default_ml_models_storage_backend": "shelv"}),
+        pytest.raises(
+            UsageError, match=r"no storage backend 'shelv'. Did you mean 'shelf'\?.*storage_backend' is from"
+        ),
+    ):
+        save([1], "x")
+
+
+def test_a_package_that_is_installed(home, monkeypatch):
+    """A package brings a backend by its metadata alone: it is found by name, and may be the default."""
+    site = home / "site"
+    (site / "ledge-1.0.dist-info").mkdir(parents=True)
+    (site / "ledge-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: ledge\nVersion: 1.0\n")
+    entry = "[mltraq_ds.artifact_backends]\nledge = ledge:Ledge\n"
+    (site / "ledge-1.0.dist-info" / "entry_points.txt").write_text(entry)
+    (site / "ledge.py").write_text(LEDGE)
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.setattr(backends, "_backends", dict(backends._backends))
+    monkeypatch.delitem(sys.modules, "ledge", raising=False)
+    assert "ledge" in backends.names()
+    with options.ctx({"artifacts.default_ml_models_storage_backend": "ledge"}):
+        assert save((1, 2), "x").storage_backend == "ledge"
+    assert get("x").get_value() == (1, 2)
+    delete("x", "all")
+    sys.modules.pop("ledge")
+
+
+#: The module of a package that brings a backend, which knows our base classes.
+LEDGE = """
+from mltraq_ds.artifacts import Backend, Kept
+
+
+class Ledge(Backend):
+    def can_store(self, value):
+        return isinstance(value, tuple)
+
+    def save(self, value, saving, settings, **arguments):
+        return Kept(metadata={"value": list(value)})
+
+    def load(self, version, objects, settings):
+        return tuple(version.metadata["value"])
+
+    def delete(self, version, objects, settings):
+        pass
+
+    def describe(self, version, objects):
+        return {"url": "ledge:"}
+"""
+
+
+def test_what_native_advises(home, monkeypatch):
+    """MLflow is advised for models, and for nothing that it would refuse."""
+    estimator = _model("sklearn.base", "BaseEstimator", monkeypatch)
+    with pytest.raises(UnsupportedTypeError, match="storage_backend='mlflow'"):
+        save(estimator(), "x", storage_backend="native")
+    with pytest.raises(UsageError, match="Leave it out, or use storage_backend='mlflow'"):
+        save(estimator(), "x", storage_backend="native", registered_model_name="x")
+    for arguments in ({}, {"registered_model_name": "x"}):
+        with pytest.raises(UsageError) as caught:
+            save(object(), "x", storage_backend="native", **arguments)
+        assert "mlflow" not in str(caught.value)
+
+
+def test_options_are_read_before_a_value_is_saved(home, monkeypatch):
+    """What the environment says when the session is made holds for that save already."""
+    options.reset("artifacts.default_ml_models_storage_backend")
+    get_missing()
+    monkeypatch.setenv("MLTRAQ_DS_ARTIFACTS_DEFAULT_ML_MODELS_STORAGE_BACKEND", "no such")
+    options.set("datastore.url", str(home / "another store"))
+    with pytest.raises(UsageError, match=r"'no such'.*MLTRAQ_DS_ARTIFACTS_DEFAULT_ML_MODELS_STORAGE_BACKEND"):
+        save([1], "x")
+
+
+def get_missing():
+    """Have options and session read once."""
+    with pytest.raises(ArtifactNotFoundError):
+        get("x")

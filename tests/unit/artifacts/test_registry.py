@@ -19,6 +19,7 @@ import mltraq_ds
 from mltraq_ds import Artifact, DataStore, File, Pickled, artifact_store, delete, get, options, save
 from mltraq_ds.errors import (
     ArtifactNotFoundError,
+    ConcurrentPersistError,
     CorruptBlobError,
     CorruptRecordError,
     DatabaseUnavailableError,
@@ -29,6 +30,7 @@ from mltraq_ds.errors import (
 )
 from mltraq_ds.storage import LocalStorage
 from mltraq_ds.store import layout, versions
+from mltraq_ds.store.intents import Intent, Keeper
 from mltraq_ds.tracking.default import default_session
 
 WEIGHTS = np.arange(6000, dtype="<f4").reshape(30, 200)
@@ -205,7 +207,7 @@ def test_refused_values_change_nothing(home):
     """A value that no codec takes, an unknown backend or argument: nothing is written, not even a folder."""
     save(1, "first")
     before = [(path, path.read_bytes()) for path in files(home)]
-    with pytest.raises(UnsupportedTypeError, match=r"'x'.*object.*storage_backend='mlflow'"):
+    with pytest.raises(UnsupportedTypeError, match=r"'x'.*object.*opt in to pickle"):
         save(object(), "x")
     with pytest.raises(
         UsageError, match=r"no storage backend 'mflow'. Did you mean 'mlflow'\? There are 'mlflow', 'native'"
@@ -375,11 +377,19 @@ def test_the_store_can_be_moved(home):
     assert len(default_session().check(deep=True)) == 0
 
 
-def test_a_storage_that_cannot_decide_is_refused(home, monkeypatch):
-    """Where two writers could both believe to be first, nothing is saved."""
+def test_a_storage_that_cannot_decide(home, monkeypatch):
+    """Where the storage does not decide which of two writers was first, notes do: the second one is refused."""
     monkeypatch.setattr(LocalStorage, "creates_if_absent", False)
-    with pytest.raises(UsageError, match="one number"):
-        save(1, "x")
+    assert [save(number, "x").version for number in (1, 2)] == [1, 2]
+    other = Intent(writer="0", action="save", id_experiment="artifacts/x", name="x", parent=0, number=0)
+    with Keeper(default_session().storage, other):
+        with pytest.raises(ConcurrentPersistError, match=r"Artifact 'x' .* another writer .*, then try again"):
+            save(3, "x")
+        assert save(1, "y").version == 1
+    assert save(3, "x").version == 3
+    delete("x", "all")
+    assert [one.name for one in artifact_store()] == ["y"]
+    assert len(default_session().check()) == 0
 
 
 def test_saved_by_a_step(home):
@@ -431,3 +441,37 @@ def test_moving_a_store_takes_them_along(home):
     assert [one.version for one in artifact_store()] == [1]
     assert save([2], "w").version == 3
     assert len(default_session().check(deep=True)) == 0
+
+
+@pytest.mark.parametrize("version", [None, "lat", "1", "ALL"])
+def test_delete_must_be_told_which(home, version):
+    """What does not say which version is to go deletes nothing, and the sentence names all that may be said."""
+    save(1, "x")
+    with pytest.raises(
+        UsageError, match=r"Nothing was deleted because .* a whole number such as 1, 'latest', or 'all'"
+    ):
+        delete("x", version)
+    assert get("x").version == 1
+
+
+def test_an_artifact_of_another_store(home):
+    """If the store was changed without the database, get and delete say where the artifact is."""
+    save(1, "model")
+    options.set("datastore.url", str(home / "other"))
+    for number in (1, 2):  # before there is a store, and after
+        for ask in (lambda: get("model"), lambda: get("model", 1), lambda: delete("model", "all")):
+            with pytest.raises(ArtifactNotFoundError, match=r"is in another store \(file.*/store, id .*hand in hand"):
+                ask()
+        save(number, "something else")
+    with pytest.raises(ArtifactNotFoundError, match="No artifact is named 'modem'"):
+        get("modem")
+
+
+def test_nearest_names_without_rows(home):
+    """Where the database knows nothing the files tell the nearest name, of artifacts that are there."""
+    save(1, "weights")
+    save(1, "weighty")
+    delete("weighty", "all")
+    options.set("database.url", f"sqlite:///{home}/new.db")
+    with pytest.raises(ArtifactNotFoundError, match="Did you mean 'weights'"):
+        get("weight")
