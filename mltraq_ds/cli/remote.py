@@ -94,12 +94,14 @@ def forget(
     start: _Start = 0,
     stop: _Stop = None,
     step: _Step = 1,
+    jobs: _Jobs = None,
     as_json: _Json = False,
 ) -> None:
     """Forget remotes.  Nothing is done on the remotes; the last source of a blob is not forgotten."""
     from mltraq_ds import lake
 
-    _print(lake.remove(input_, remotes=remotes, keys=keys, start=start, stop=stop, step=step), as_json)
+    report = lake.remove(input_, remotes=remotes, keys=keys, start=start, stop=stop, step=step, jobs=jobs)
+    _print(report, as_json)
 
 
 @remote.command()

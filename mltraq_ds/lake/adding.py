@@ -8,8 +8,9 @@ from typing import Any
 
 from mltraq_ds.errors import RemotesError, UsageError
 from mltraq_ds.lake import copying, dropping, modes
+from mltraq_ds.lake.holding import held
 from mltraq_ds.lake.modes import Mode
-from mltraq_ds.lake.naming import WORK, Keys, Store, Urls, create_remotes, storage_of, urls_of
+from mltraq_ds.lake.naming import Keys, Store, Urls, create_remotes, storage_of, urls_of
 from mltraq_ds.lake.remotes import Remote
 from mltraq_ds.lake.report import BlobRow, LakeReport
 from mltraq_ds.lake.selection import Selected, Selection
@@ -18,7 +19,6 @@ from mltraq_ds.lake.work import Failures, do
 from mltraq_ds.reference import Reference
 from mltraq_ds.storage.base import Storage
 from mltraq_ds.storage.pointer import pointer_key
-from mltraq_ds.store.lease import Lease
 
 __all__ = ["add", "upload", "upload_step"]
 
@@ -82,11 +82,11 @@ def add(
     rows: list[BlobRow] = []
     if in_place:
         removed = Failures("removed here")
-        with Lease(storage, WORK):
+        with held(storage) as guard:
             uploaded = _upload(storage, homes, selected, failures, jobs)
             local = [one for one in uploaded if one.is_local]
             do(
-                lambda one: dropping.drop_seen(storage, one, homes),
+                lambda one: dropping.drop_seen(storage, one, homes, guard),
                 local,
                 lambda one: one.reference.key,
                 removed,

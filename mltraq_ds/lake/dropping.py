@@ -6,35 +6,39 @@ from collections.abc import Callable, Sequence
 
 from mltraq_ds.errors import RemotesError, UsageError
 from mltraq_ds.lake.bytes import local_source, pointer_of, put_from_remotes
+from mltraq_ds.lake.holding import Guard, require_same
 from mltraq_ds.lake.remotes import Remote
 from mltraq_ds.lake.report import BlobRow
 from mltraq_ds.lake.uploading import Uploaded, write_pointer
 from mltraq_ds.reference import Reference
 from mltraq_ds.storage.base import Storage
+from mltraq_ds.storage.pointer import pointer_key
 
 __all__ = ["drop_blob", "drop_seen", "forget", "pull_blob"]
 
 
-def drop_seen(storage: Storage, uploaded: Uploaded, remotes: Sequence[Remote]) -> None:
+def drop_seen(storage: Storage, uploaded: Uploaded, remotes: Sequence[Remote], guard: Guard) -> None:
     """Remove the local bytes of a blob whose pointer is durable, after another look at each remote.
 
     What was put there just now must be there; what was found there is read whole.
 
     Raises
     ------
-    RemotesError
-        If one does not have it.  The bytes stay.
+    RemotesError, ConflictError
+        If one does not have it, the pointer is another one, or somebody else may decide now.  The bytes stay.
     """
     pointer = uploaded.pointer
     for remote in remotes:
         remote.require_seen(pointer.name, pointer.size)
         if remote.url not in uploaded.fresh and not remote.is_intact(pointer.name, pointer.size):
             raise RemotesError(f"Its bytes stay because those of object {pointer.name} of {remote.url} are wrong.")
+    guard()
+    require_same(storage, uploaded.reference, pointer)
     storage.delete(uploaded.reference.key)
 
 
 def drop_blob(
-    storage: Storage, reference: Reference, num_copies: int, open_one: Callable[[str], Remote]
+    storage: Storage, reference: Reference, num_copies: int, open_one: Callable[[str], Remote], guard: Guard
 ) -> BlobRow | None:
     """Remove the local bytes of one blob if enough remotes have it, read whole and verified.
 
@@ -45,8 +49,8 @@ def drop_blob(
 
     Raises
     ------
-    RemotesError
-        If fewer than `num_copies` remotes have it.  The bytes stay.
+    RemotesError, ConflictError
+        If fewer than `num_copies` remotes have it, or as `drop_seen`.  The bytes stay.
     """
     source = local_source(storage, reference)
     if source is None:
@@ -63,7 +67,9 @@ def drop_blob(
             f"Its bytes stay because {len(intact)} verified copies are on remotes, and {num_copies} are asked for. "
             "Upload it to more remotes."
         )
-    storage.flush([f"{reference.key}.remote"])
+    storage.flush([pointer_key(reference.key)])
+    guard()
+    require_same(storage, reference, pointer)
     storage.delete(reference.key)
     return BlobRow(reference.key, reference.size, "dropped", pointer.remotes)
 
@@ -92,7 +98,7 @@ def pull_blob(storage: Storage, reference: Reference) -> BlobRow | None:
     return BlobRow(reference.key, reference.size, "pulled", pointer.remotes, is_local=True)
 
 
-def forget(storage: Storage, reference: Reference, urls: Sequence[str]) -> BlobRow | None:
+def forget(storage: Storage, reference: Reference, urls: Sequence[str], guard: Guard) -> BlobRow | None:
     """Take remotes out of one pointer; nothing is done on the remotes.
 
     Returns
@@ -102,12 +108,13 @@ def forget(storage: Storage, reference: Reference, urls: Sequence[str]) -> BlobR
 
     Raises
     ------
-    UsageError
-        If no source would be left.  The pointer stays.
+    UsageError, ConflictError
+        If no source would be left, or somebody else may decide now.  The pointer stays.
     """
     pointer = pointer_of(storage, reference)
     if pointer is None or not set(urls) & set(pointer.remotes):
         return None
+    guard()
     left = pointer
     for url in urls:
         left = left.without(url)
@@ -121,5 +128,5 @@ def forget(storage: Storage, reference: Reference, urls: Sequence[str]) -> BlobR
     if left.remotes:
         write_pointer(storage, reference, left)
     else:
-        storage.delete(f"{reference.key}.remote")
+        storage.delete(pointer_key(reference.key))
     return BlobRow(reference.key, reference.size, "forgotten", left.remotes, source is not None)
