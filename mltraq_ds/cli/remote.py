@@ -148,7 +148,8 @@ def status(input_: _Input, as_json: _Json = False) -> None:
     if not as_json:
         copies: dict[int, int] = {}
         for row in report.rows:
-            copies[len(row.remotes) + row.is_local] = copies.get(len(row.remotes) + row.is_local, 0) + 1
+            number = row.num_copies + row.is_local
+            copies[number] = copies.get(number, 0) + 1
         for number, blobs in sorted(copies.items()):
             typer.echo(f"{blobs} blobs in {number} {'copy' if number == 1 else 'copies'}")
 

@@ -83,7 +83,7 @@ def add(
     if in_place:
         removed = Failures("removed here")
         with held(storage) as guard:
-            uploaded = _upload(storage, homes, selected, failures, jobs)
+            uploaded = _upload(storage, homes, selected, failures, jobs, is_trusting=False)
             local = [one for one in uploaded if one.is_local]
             do(
                 lambda one: dropping.drop_seen(storage, one, homes, guard),
@@ -117,7 +117,7 @@ def _add_to_output(
         for one in batch:
             done[one.reference.key] = one
 
-    Uploader(storage, homes).upload(blobs, keep, failures, jobs)
+    Uploader(storage, homes, is_trusting=False).upload(blobs, keep, failures, jobs)
 
     def place(reference: Reference) -> BlobRow:
         if reference.key in done:
@@ -147,23 +147,36 @@ def upload(
     storage, homes = storage_of(store), create_remotes(remotes)
     selected = Selection.of(keys, start, stop, step).read(storage)
     failures = Failures("uploaded")
-    uploaded = _upload(storage, homes, selected, failures, jobs)
+    uploaded = _upload(storage, homes, selected, failures, jobs, is_trusting=True)
     failures.raise_any(sum(len(one.blobs) for one in selected))
     return LakeReport("upload", storage.url, tuple(one.row() for one in uploaded))
 
 
 def _upload(
-    storage: Storage, homes: Sequence[Remote], selected: Sequence[Selected], failures: Failures, jobs: int | None
+    storage: Storage,
+    homes: Sequence[Remote],
+    selected: Sequence[Selected],
+    failures: Failures,
+    jobs: int | None,
+    *,
+    is_trusting: bool,
 ) -> list[Uploaded]:
     """Upload and write pointers, durably, before anything relies on them."""
+    pointed: list[Uploaded] = []
+
+    def write(one: Uploaded) -> Uploaded:
+        if not one.is_written:
+            write_pointer(storage, one.reference, one.pointer)
+        return one
 
     def point(batch: list[Uploaded]) -> None:
-        for one in batch:
-            write_pointer(storage, one.reference, one.pointer)
-        storage.flush(pointer_key(one.reference.key) for one in batch)
+        written = do(write, batch, lambda one: one.reference.key, failures, jobs, is_shown=False)
+        storage.flush(pointer_key(one.reference.key) for one in written)  # also those that a kill left unflushed
+        pointed.extend(written)
 
     blobs = [blob for one in selected for blob in one.blobs]
-    return Uploader(storage, homes).upload(blobs, point, failures, jobs)
+    Uploader(storage, homes, is_trusting=is_trusting).upload(blobs, point, failures, jobs)
+    return pointed
 
 
 def upload_step(remotes: Urls, keys: Keys = None) -> Callable[[Any], None]:
@@ -190,5 +203,5 @@ class _UploadStep:
         storage, homes = storage_of(None), create_remotes(self.remotes)
         selected = Selection(self.keys).read_run(storage, str(run.id_experiment), str(run.id_run))
         failures = Failures("uploaded")
-        _upload(storage, homes, [selected], failures, None)
+        _upload(storage, homes, [selected], failures, None, is_trusting=True)
         failures.raise_any(len(selected.blobs))

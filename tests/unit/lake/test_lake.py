@@ -72,11 +72,24 @@ def test_wrong_objects_are_repaired(session, home, tmp_path, damage, is_known):
     if damage == "other bytes" and is_known:
         with pytest.raises(RemotesError, match="bytes are wrong"):
             lake.verify(store)
-        path.unlink()
-        assert lake.upload(store, remotes=home.root).count("uploaded") == 1
-    else:
-        assert lake.upload(store, remotes=home.root).count("repaired") == 1
+    assert lake.upload(store, remotes=home.root).count("repaired") == 1
     assert path.read_bytes() == good
+    assert lake.verify(store).actions() == {"intact": BLOBS}
+    assert lake.upload(store, remotes=home.root).actions() == {"found": BLOBS}
+
+
+@pytest.mark.parametrize("where", ["in place", "output"])
+def test_add_repairs_what_local_bytes_would_go_for(session, home, tmp_path, where):
+    """A wrong object of the right size under an own pointer is noticed before anything relies on it."""
+    lake.upload(session, remotes=home.root)
+    path = max(home.root.iterdir(), key=lambda path: path.stat().st_size)
+    path.chmod(0o644)
+    path.write_bytes(bytes(path.stat().st_size))
+    out = tmp_path / ("store" if where == "in place" else "out")
+    report = lake.add(session, remotes=home.root, **({"in_place": True} if where == "in place" else {"output": out}))
+    assert report.count("repaired") == 1
+    assert Files(out).blobs() == {}
+    assert values_of(open_session(out)) == expected()
 
 
 def test_old_objects_are_refreshed(session, home):
@@ -217,8 +230,8 @@ def test_status_and_verify(session, home, tmp_path):
     assert all("never verified" in note for note in report.notes)
     assert lake.verify(session, remote=home.root).actions() == {"intact": RUNS}
     assert [f"{'lake' in note} {'never' in note}" for note in lake.status(session).notes] == [
-        "True False",
         "False True",
+        "True False",
     ]
     assert session.check().kinds() == {}
 
@@ -551,7 +564,7 @@ def test_dropping_and_forgetting_at_once(session, home, monkeypatch):
 
 
 def test_one_place_is_one_copy(session, files, home, tmp_path):
-    """Two URLs of one remote are one copy; a wrong object that is found does not count, and local bytes stay."""
+    """Two URLs of one remote are one copy; a wrong object that is found is repaired before local bytes go."""
     (tmp_path / "alias").symlink_to(home.root)
     with pytest.raises(UsageError, match="1 different remotes"):
         lake.add(session, remotes=[home.root, tmp_path / "alias"], in_place=True, num_copies=2)
@@ -562,11 +575,10 @@ def test_one_place_is_one_copy(session, files, home, tmp_path):
     path = max(home.root.iterdir(), key=lambda path: path.stat().st_size)
     path.chmod(0o644)
     path.write_bytes(bytes(path.stat().st_size))
-    with pytest.raises(RemotesError, match="are wrong"):
-        lake.add(session, remotes=home.root, in_place=True)
-    (kept,) = files.blobs().values()
-    assert kept in before.values()
-    assert len(kept) == path.stat().st_size
+    assert lake.add(session, remotes=home.root, in_place=True).actions() == {"found": BLOBS - 1, "repaired": 1}
+    assert files.blobs() == {}
+    assert set(home.objects().values()) == set(before.values())
+    assert values_of(open_session(files.root)) == expected()
 
 
 def test_remotes_that_are_gone(session, home, tmp_path):
