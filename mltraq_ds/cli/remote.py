@@ -132,7 +132,7 @@ def pull(
     jobs: _Jobs = None,
     as_json: _Json = False,
 ) -> None:
-    """Fetch the bytes of blobs that live on remotes only, verified."""
+    """Fetch the bytes of blobs that live on remotes only, or are damaged here, verified."""
     from mltraq_ds import lake
 
     _print(lake.pull(input_, keys=keys, start=start, stop=stop, step=step, jobs=jobs), as_json)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
-from mltraq_ds.errors import RemotesError, UsageError
+from mltraq_ds.errors import NotFoundError, RemotesError, UsageError
 from mltraq_ds.lake import copying, dropping, modes
 from mltraq_ds.lake.holding import held
 from mltraq_ds.lake.modes import Mode
@@ -180,14 +181,18 @@ def _upload(
 
 
 def upload_step(remotes: Urls, keys: Keys = None) -> Callable[[Any], None]:
-    """Return a step that uploads the blobs of a run that has been persisted, and keeps the local bytes.
+    """Return a step that uploads the blobs of a run and keeps the local bytes.
+
+    What the run has in the store is uploaded at once, and what it has when it is persisted next right after that: in a
+    new experiment ``execute([train, upload_step(…)])`` and then ``persist()`` are enough.  An upload that fails then is
+    raised by ``persist()``; the experiment is persisted, and the next ``persist()`` tries again.
 
     Parameters
     ----------
     remotes : URL or iterable of URL
         Where each blob goes.
     keys : iterable of str, optional
-        Names of fields; all by default.
+        Names of fields; all by default.  A run that has none of a name fails with `NotFoundError`.
     """
     return _UploadStep(tuple(os.fspath(url) for url in urls_of(remotes)), Selection.of(keys, 0, None, 1).keys)
 
@@ -200,8 +205,21 @@ class _UploadStep:
         self.keys = keys
 
     def __call__(self, run: Any) -> None:
-        storage, homes = storage_of(None), create_remotes(self.remotes)
+        known = {*run.params, *run.config, *run.fields}
+        if unknown := set(self.keys) - known:
+            raise NotFoundError(
+                f"Run {run.id_run} has no field named {', '.join(map(repr, sorted(unknown)))}. It has "
+                f"{', '.join(sorted(map(str, known))) or 'none'}."
+            )
+        run.after_persist.append(self.upload)
+        with suppress(NotFoundError):  # not in the store yet
+            self.upload(run, None)
+
+    def upload(self, run: Any, store: Store) -> None:
+        """Upload what the run has in the store."""
+        storage = storage_of(store)
         selected = Selection(self.keys).read_run(storage, str(run.id_experiment), str(run.id_run))
+        homes = create_remotes(self.remotes)
         failures = Failures("uploaded")
         _upload(storage, homes, [selected], failures, None, is_trusting=True)
         failures.raise_any(len(selected.blobs))

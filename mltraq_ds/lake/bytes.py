@@ -168,9 +168,23 @@ def put_from_places(
     pointer: Pointer,
     put: Callable[[Bytes], None],
     here: Bytes | None = None,
+    down: set[str] | None = None,
     opener: Callable[[str], Storage] = open_remote,
 ) -> None:
     """Hand the bytes of a blob to `put`: those that are here, else those of the first remote that has them.
+
+    Parameters
+    ----------
+    pointer : Pointer
+        Of the blob.
+    put : callable
+        Takes the bytes; called again with those of the next place, if they turn out to be wrong.
+    here : Bytes, optional
+        Those of the store.
+    down : set of str, optional
+        URLs of remotes that do not answer: they are asked last, or every blob would wait for them.
+    opener : callable
+        Opens the storage of a remote by its URL.
 
     Raises
     ------
@@ -189,11 +203,14 @@ def put_from_places(
         if (failure := _attempt(put, here)) is None:
             return
         causes["here"] = failure
-    for url in pointer.remotes:
+    down = set() if down is None else down
+    for url in sorted(pointer.remotes, key=down.__contains__):
         try:
             source = opener(url).open(pointer.name, size=pointer.size)
         except (MltraqDSError, OSError) as error:
             causes[url] = error
+            if not isinstance(error, KeyMissingError | CorruptBlobError):
+                down.add(url)
             continue
         try:
             failed = _attempt(put, Verified(source, pointer.digest))
@@ -204,6 +221,8 @@ def put_from_places(
                 _warn(f"{pointer.digest} on {place}", cause)
             return
         causes[url] = failed
+        if not isinstance(failed, KeyMissingError | CorruptBlobError):
+            down.add(url)
     raise RemotesError(
         f"No remote delivers {pointer.digest} ({pointer.size} bytes). "
         + " ".join(f"{place}: {cause}" for place, cause in causes.items())

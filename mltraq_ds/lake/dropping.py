@@ -85,10 +85,11 @@ def _identity_if_intact(remote: Remote, pointer: Pointer) -> str:
     return remote.identity
 
 
-def pull_blob(storage: Storage, reference: Reference) -> BlobRow | None:
+def pull_blob(storage: Storage, reference: Reference, down: set[str]) -> BlobRow | None:
     """Fetch the bytes of one blob, verified; its pointer stays.
 
-    What is here already is compared if there is a pointer, and replaced in one step if it is damaged.
+    What is here already is compared if there is a pointer, and replaced in one step if it is damaged.  Remotes
+    in `down` are asked last.
 
     Returns
     -------
@@ -109,6 +110,7 @@ def pull_blob(storage: Storage, reference: Reference) -> BlobRow | None:
     put_from_places(
         pointer,
         lambda buffers: storage.put(reference.key, buffers, size=reference.size, replace=has_some, flush=False),
+        down=down,
     )
     action = "repaired" if has_some else "pulled"
     return BlobRow(reference.key, reference.size, action, pointer.remotes, is_local=True)

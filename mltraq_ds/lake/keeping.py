@@ -84,11 +84,13 @@ def pull(
     step: int = 1,
     jobs: int | None = None,
 ) -> LakeReport:
-    """Fetch the bytes of blobs that live on remotes only, verified; pointers stay beside them.
+    """Fetch the bytes of blobs that live on remotes only, or are damaged here, verified; pointers stay beside them.
 
     Raises
     ------
     RemotesError
         If no remote delivers some of them.  The others are here; run it again to finish.
     """
-    return each_blob("pull", store, Selection.of(keys, start, stop, step), "pulled", dropping.pull_blob, jobs)
+    down: set[str] = set()
+    selection = Selection.of(keys, start, stop, step)
+    return each_blob("pull", store, selection, "pulled", lambda s, r: dropping.pull_blob(s, r, down), jobs)

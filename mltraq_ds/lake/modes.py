@@ -62,8 +62,16 @@ class NotPossible(Exception):  # noqa: N818 - an answer inside this module
     """A mode cannot work for this blob; another one may."""
 
 
-def clone_blob(source: Storage, target: Storage, reference: Reference, mode: Mode, *, fallback: bool) -> BlobRow:
-    """Get one blob into another store.
+def clone_blob(
+    source: Storage,
+    target: Storage,
+    reference: Reference,
+    mode: Mode,
+    *,
+    fallback: bool,
+    down: set[str] | None = None,
+) -> BlobRow:
+    """Get one blob into another store; remotes in `down` are asked last.
 
     Raises
     ------
@@ -74,14 +82,14 @@ def clone_blob(source: Storage, target: Storage, reference: Reference, mode: Mod
     """
     while True:
         try:
-            return _clone_blob(source, target, reference, mode)
+            return _clone_blob(source, target, reference, mode, set() if down is None else down)
         except NotPossible as error:
             if not fallback or mode not in FALLBACKS:
                 raise UsageError(str(error)) from error
             mode = FALLBACKS[mode]
 
 
-def _clone_blob(source: Storage, target: Storage, reference: Reference, mode: Mode) -> BlobRow:
+def _clone_blob(source: Storage, target: Storage, reference: Reference, mode: Mode, down: set[str]) -> BlobRow:
     pointer = pointer_of(source, reference)
     if mode is Mode.REMOTE_FILE:
         if pointer is None:
@@ -92,7 +100,7 @@ def _clone_blob(source: Storage, target: Storage, reference: Reference, mode: Mo
     elif mode in (Mode.HARD_LINK, Mode.SYM_LINK):
         _link(source, target, reference, mode, has_pointer=pointer is not None)
     else:
-        _copy_bytes(source, target, reference, pointer)
+        _copy_bytes(source, target, reference, pointer, down)
     if pointer is not None and mode is not Mode.CREATE_NEW_FILE:
         write_pointer(target, reference, pointer, parents=True)
     remotes = pointer.remotes if pointer is not None and mode is not Mode.CREATE_NEW_FILE else ()
@@ -117,7 +125,9 @@ def _link(source: Storage, target: Storage, reference: Reference, mode: Mode, *,
         ) from error
 
 
-def _copy_bytes(source: Storage, target: Storage, reference: Reference, pointer: Pointer | None) -> None:
+def _copy_bytes(
+    source: Storage, target: Storage, reference: Reference, pointer: Pointer | None, down: set[str]
+) -> None:
     """Copy the bytes of a blob, from wherever they are; what is there already is compared, and replaced if damaged."""
     has_some = is_here(target, reference)
     if has_some and is_intact(target, reference):
@@ -130,7 +140,7 @@ def _copy_bytes(source: Storage, target: Storage, reference: Reference, pointer:
     here = local_source(source, reference, pointer)
     try:
         if pointer is not None:
-            put_from_places(pointer, put, None if here is None else Verified(here, pointer.digest))
+            put_from_places(pointer, put, None if here is None else Verified(here, pointer.digest), down)
         elif here is None:
             raise _gone(source, reference)
         else:

@@ -93,6 +93,7 @@ class Uploader:
         self.remotes = remotes
         self._is_trusting = is_trusting
         self._wrong = verified.wrong_names(storage)
+        self._down: set[str] = set()
         self._seen: dict[str, dict[str, Stat]] = {}
 
     def upload(
@@ -160,7 +161,7 @@ class Uploader:
             action = "refreshed"
         else:
             return "found"
-        put_from_places(pointer, lambda buffers: remote.put(name, buffers, pointer.size), here)
+        put_from_places(pointer, lambda buffers: remote.put(name, buffers, pointer.size), here, self._down)
         return action
 
 

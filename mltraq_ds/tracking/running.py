@@ -17,7 +17,7 @@ from mltraq_ds.store.indexed import IndexedStore
 from mltraq_ds.store.locator import DEFAULT_STORE_ROOT, config_of
 from mltraq_ds.store.results import Results, load_results
 from mltraq_ds.tracking.experiment import Experiment
-from mltraq_ds.tracking.run import Step, as_steps
+from mltraq_ds.tracking.run import Step, as_steps, do_wanted
 from mltraq_ds.tracking.session import Session
 
 __all__ = ["RunHandle", "run"]
@@ -104,8 +104,9 @@ def run(
             if_exists=if_exists,
             new_uuid=session.new_uuid,
         ).run()
-    if isinstance(target, IndexedStore) and index is None:
-        target.tell_experiment(experiment.id_experiment)
+        if isinstance(target, IndexedStore) and index is None:
+            target.tell_experiment(experiment.id_experiment)
+        do_wanted(experiment.runs.values(), session.place)
     return RunHandle(target, experiment.id_experiment, committed.generation.number)
 
 

@@ -14,9 +14,11 @@ from mltraq_ds import DataStore, create_session, lake
 from mltraq_ds.errors import (
     ConflictError,
     KeyMissingError,
+    MltraqDSError,
     NotFoundError,
     RemoteFailedWarning,
     RemotesError,
+    RunFailedWarning,
     UsageError,
 )
 from mltraq_ds.lake.lineage import Lineage
@@ -606,3 +608,57 @@ def test_a_slow_remote(session, files, home):
     assert files.blobs() == {}
     assert values_of(session) == expected()
     assert len(slow.fired) > BLOBS
+
+
+def train(run):
+    run.fields.ds = DataStore(w=np.arange(3000.0) + run.params.lr)
+    run.fields.other = DataStore(w=np.arange(100.0))
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_step_of_a_new_experiment(session, home, n_jobs):
+    """In a new experiment the blobs are uploaded right after it is persisted, each time that it is trained."""
+    experiment = session.create_experiment("new").add_runs(lr=[1, 2, 3])
+    experiment.execute([train, lake.upload_step(home.root, keys="ds")], n_jobs=n_jobs)
+    assert [run.exception for run in experiment.runs.values()] == [None] * 3
+    assert not home.root.exists() or home.objects() == {}
+    experiment.persist()
+    assert sorted(lake.status(session).actions().items()) == [("local", BLOBS + 3), ("local and remote", 3)]
+    assert len(home.objects()) == 3
+    experiment.runs.first().params.lr = 7
+    experiment.execute([train, lake.upload_step(home.root, keys="ds")], n_jobs=n_jobs)
+    experiment.persist(if_exists="update")
+    assert lake.status(session).count("local and remote") == 3
+    assert lake.verify(session).actions() == {"intact": 3}
+
+
+def test_step_by_run(home, tmp_path):
+    """The same where an experiment is executed and persisted in one call, into a store that is not there yet."""
+    import mltraq_ds
+
+    session = create_session("sqlite:///:memory:", tmp_path / "own")
+    experiment = session.create_experiment("new").add_runs(lr=[1, 2])
+    mltraq_ds.run(experiment, [train, lake.upload_step(home.root)], store=tmp_path / "results")
+    assert lake.status(tmp_path / "results").actions() == {"local and remote": 4}
+
+
+def test_step_of_a_field_that_is_not_there(session, home):
+    """A typing error fails the run, and names the fields."""
+    experiment = session.create_experiment("new").add_run(lr=1)
+    with pytest.warns(RunFailedWarning):
+        experiment.execute([train, lake.upload_step(home.root, keys="sd")])
+    assert "'sd'. It has ds, lr, other" in str(experiment.runs.first().exception)
+
+
+def test_step_whose_upload_fails(session, home):
+    """The experiment is persisted all the same, and persisting it again finishes the upload."""
+    experiment = session.create_experiment("new").add_run(lr=1)
+    experiment.execute([train, lake.upload_step(home.root)])
+    home.root.write_text("no folder")
+    with pytest.raises(MltraqDSError) as caught:
+        experiment.persist()
+    assert "persisted" in caught.value.__notes__[0]
+    assert session.load_experiment("new").runs.first().fields.ds.w[0] == 1
+    home.root.unlink()
+    experiment.persist(if_exists="update")
+    assert lake.status(session).count("local and remote") == 2
