@@ -12,6 +12,7 @@ from mltraq_ds.errors import (
     CorruptBlobError,
     CorruptRecordError,
     FormatError,
+    KeyExistsError,
     KeyMissingError,
     MltraqDSError,
     RemoteFailedWarning,
@@ -34,6 +35,7 @@ __all__ = [
     "is_intact",
     "local_source",
     "pointer_of",
+    "put_blob",
     "put_from_places",
     "require_intact",
 ]
@@ -162,6 +164,15 @@ def require_intact(source: Source, reference: Reference) -> None:
     """
     if damage := open_blob(source, digest=reference.digest).check_crc():
         raise CorruptBlobError(damage[0])
+
+
+def put_blob(storage: Storage, reference: Reference, buffers: Bytes, *, is_damaged: bool, parents: bool) -> None:
+    """Write a blob in a store; what is there already stays, unless it `is_damaged` or a link to nothing."""
+    try:
+        storage.put(reference.key, buffers, size=reference.size, replace=is_damaged, parents=parents, flush=False)
+    except KeyExistsError:  # another one was first: names are never reused, so it is the same blob
+        if not is_here(storage, reference):
+            put_blob(storage, reference, buffers, is_damaged=True, parents=parents)
 
 
 def put_from_places(

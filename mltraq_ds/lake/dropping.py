@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from mltraq_ds.errors import MltraqDSError, RemotesError, UsageError
-from mltraq_ds.lake.bytes import is_here, is_intact, pointer_of, put_from_places
+from mltraq_ds.lake.bytes import is_here, is_intact, pointer_of, put_blob, put_from_places
 from mltraq_ds.lake.holding import Guard, require_same
 from mltraq_ds.lake.remotes import Remote
 from mltraq_ds.lake.report import BlobRow
@@ -109,7 +109,7 @@ def pull_blob(storage: Storage, reference: Reference, down: set[str]) -> BlobRow
         raise RemotesError(f"Blob {reference.key} is gone, and no pointer says where it is. Restore it from a copy.")
     put_from_places(
         pointer,
-        lambda buffers: storage.put(reference.key, buffers, size=reference.size, replace=has_some, flush=False),
+        lambda buffers: put_blob(storage, reference, buffers, is_damaged=has_some, parents=False),
         down=down,
     )
     action = "repaired" if has_some else "pulled"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from enum import StrEnum
 
-from mltraq_ds.errors import KeyExistsError, MltraqDSError, RemotesError, UsageError
+from mltraq_ds.errors import MltraqDSError, RemotesError, UsageError
 from mltraq_ds.lake import linking, relying
 from mltraq_ds.lake.bytes import (
     Bytes,
@@ -15,6 +14,7 @@ from mltraq_ds.lake.bytes import (
     is_intact,
     local_source,
     pointer_of,
+    put_blob,
     put_from_places,
     require_intact,
 )
@@ -134,8 +134,7 @@ def _copy_bytes(
         return
 
     def put(buffers: Bytes) -> None:
-        with suppress(KeyExistsError):  # another clone was first: names are never reused, so it is the same blob
-            target.put(reference.key, buffers, size=reference.size, parents=True, flush=False, replace=has_some)
+        put_blob(target, reference, buffers, is_damaged=has_some, parents=True)
 
     here = local_source(source, reference, pointer)
     try:

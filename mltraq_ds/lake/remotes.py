@@ -134,6 +134,10 @@ class Remote:
         """Return all objects by their names; other files are nobody's business."""
         return {stat.key: stat for stat in self.storage.list() if _NAME.fullmatch(stat.key)}
 
+    def unfinished(self) -> list[Stat]:
+        """Return what uploads have begun and not ended, maybe because they were killed."""
+        return [stat for stat in self.storage.list_unfinished() if "/" not in stat.key]
+
     def is_intact(self, name: str, size: int) -> bool:
         """Read an object whole and tell whether its bytes are those that its name says."""
         try:

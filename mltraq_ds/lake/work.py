@@ -31,8 +31,8 @@ class Failures:
             return
         keys_by_cause: dict[str, list[str]] = {}
         for key, cause in self.causes.items():
-            keys_by_cause.setdefault(cause.replace(key, "it"), []).append(key)
-        shown = [_line(keys, cause) for cause, keys in list(keys_by_cause.items())[:_SHOWN]]
+            keys_by_cause.setdefault(cause.replace(key, ""), []).append(key)
+        shown = [_line(keys, self.causes[keys[0]]) for keys in list(keys_by_cause.values())[:_SHOWN]]
         if len(keys_by_cause) > _SHOWN:
             shown.append(f"… and {len(keys_by_cause) - _SHOWN} other causes.")
         raise RemotesError(
