@@ -8,6 +8,7 @@ import warnings
 
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from lake_scene import RUNS, Files, expected, open_session, values_of
 
 from mltraq_ds import DataStore, create_session, lake
@@ -400,10 +401,18 @@ def test_step_of_a_run(session, files, home):
 
 def test_memory_is_a_remote(session, files):
     """Any storage is a remote."""
+    before = files.blobs()
     lake.add(session, remotes="memory://lake-of-a-test", in_place=True)
     assert files.blobs() == {}
+    objects = {
+        name.rpartition("/")[2]: bytes(data.getvalue())
+        for name, data in MemoryFileSystem.store.items()
+        if name.startswith("/lake-of-a-test/") and not name.endswith("_lake.json")
+    }
+    assert objects == {hashlib.sha256(data).hexdigest(): data for data in before.values()}
     assert values_of(session) == expected()
     lake.pull(session)
+    assert files.blobs() == before
     assert lake.verify(session).actions() == {"intact": BLOBS}
 
 
