@@ -94,6 +94,10 @@ class CachedSource(Source):
         # docstring inherited
         return self._source.home
 
+    def spare(self, error: Exception) -> Source | None:
+        # docstring inherited
+        return self._source.spare(error)
+
     def __reduce__(self) -> tuple[object, ...]:
         return self._source.__reduce__()
 

@@ -40,7 +40,7 @@
     ├── CacheFailedWarning                    the read cache cannot be used; the storage was read
     ├── IndexBehindWarning                    persisted, but SQL has not caught up yet
     ├── LeftoversWarning                      persisted, but what it replaced is not all removed yet
-    ├── RemoteFailedWarning                   a remote failed or lied; another one delivered
+    ├── RemoteFailedWarning                   a place of a blob failed or lied; another is asked
     ├── RunFailedWarning                      steps of runs raised; the other runs went on
     └── SecretInOptionsWarning
 
@@ -273,7 +273,7 @@ class LeftoversWarning(MltraqDSWarning):
 
 
 class RemoteFailedWarning(MltraqDSWarning):
-    """A remote did not answer, or its bytes were not those that were written; another one delivered them."""
+    """Remote or store did not answer, or its bytes were not those that were written; another place is asked."""
 
 
 class RunFailedWarning(MltraqDSWarning):

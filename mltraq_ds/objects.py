@@ -11,15 +11,15 @@ from typing import Any, Literal
 
 from mltraq_ds import blob as blobs
 from mltraq_ds import codecs
+from mltraq_ds.anywhere import is_on_disk, open_anywhere
 from mltraq_ds.blob import Blob, StoredEntry
 from mltraq_ds.cached import open_cached
 from mltraq_ds.codecs.base import Encoded
 from mltraq_ds.errors import CorruptBlobError, DanglingReferenceError, KeyMissingError, MltraqDSError, UsageError
-from mltraq_ds.pointed import open_anywhere
 from mltraq_ds.reference import Reference
 from mltraq_ds.storage import Storage, open_storage
+from mltraq_ds.storage.base import Source
 from mltraq_ds.storage.cache import ReadCache
-from mltraq_ds.storage.sources import FileSource
 
 __all__ = ["VALUE_KEY", "Objects", "objects_of"]
 
@@ -217,15 +217,23 @@ class Objects:
             return known
         try:
             source = open_anywhere(self.storage, reference.key, size=reference.size or None)
-            if self.cache is None or not reference.digest or isinstance(source, FileSource):
-                blob = blobs.open_blob(source, digest=reference.digest or None, verify=self.verify)
-            else:
-                blob = open_cached(source, self.cache, digest=reference.digest, verify=self.verify)
+            try:
+                blob = self._blob(source, reference)
+            except CorruptBlobError as error:
+                spare = source.spare(error)
+                if spare is None:
+                    raise
+                blob = self._blob(spare, reference)
         except KeyMissingError as error:
             raise self._missing(reference) from error
         with self._lock:
             self._open[reference.key] = blob
         return blob
+
+    def _blob(self, source: Source, reference: Reference) -> Blob:
+        if self.cache is None or not reference.digest or is_on_disk(source):
+            return blobs.open_blob(source, digest=reference.digest or None, verify=self.verify)
+        return open_cached(source, self.cache, digest=reference.digest, verify=self.verify)
 
     def _missing(self, reference: Reference) -> MltraqDSError:
         explained = self.explain_missing(reference) if self.explain_missing else None

@@ -30,7 +30,7 @@ from mltraq_ds.storage.pointer import MAX_SIZE, Pointer, pointer_key
 from mltraq_ds.storage.remote_urls import open_remote
 from mltraq_ds.storage.sources import check_range
 
-__all__ = ["PointedSource", "open_anywhere", "read_pointer"]
+__all__ = ["PointedSource", "read_pointer"]
 
 
 def read_pointer(storage: Storage, key: str) -> Pointer | None:
@@ -45,32 +45,6 @@ def read_pointer(storage: Storage, key: str) -> Pointer | None:
         return Pointer.from_bytes(storage.read(pointer_key(key), max_size=MAX_SIZE), pointer_key(key))
     except KeyMissingError:
         return None
-
-
-def open_anywhere(storage: Storage, key: str, *, size: int | None = None) -> Source:
-    """Open a blob where it is: here, or on the remotes that its pointer names.
-
-    Raises
-    ------
-    KeyMissingError
-        If there is neither blob nor pointer.
-    CorruptBlobError
-        If the blob here, or the one that the pointer stands for, has another size.
-    CorruptRecordError, FormatError
-        If the pointer cannot be read.
-    """
-    try:
-        return storage.open(key, size=size)
-    except KeyMissingError:
-        pointer = read_pointer(storage, key)
-        if pointer is None:
-            raise
-    if size is not None and pointer.size != size:
-        raise CorruptBlobError(
-            f"The pointer {pointer_key(key)} stands for a blob of {pointer.size} bytes, and {size} were written. It "
-            "belongs to another blob: restore it from a copy."
-        )
-    return PointedSource(storage, key, pointer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +71,24 @@ class PointedSource(Source):
         What stands in its place.
     opener : callable
         Opens the storage of a remote by its URL.
+    here : str
+        Why the store itself does not deliver, if it has the blob.
     """
 
     def __init__(
-        self, storage: Storage, key: str, pointer: Pointer, opener: Callable[[str], Storage] = open_remote
+        self,
+        storage: Storage,
+        key: str,
+        pointer: Pointer,
+        opener: Callable[[str], Storage] = open_remote,
+        here: str = "",
     ) -> None:
         self.key = key
         self.size = pointer.size
         self._storage = storage
         self._pointer = pointer
         self._opener = opener
+        self._here = here
         self._opened: dict[str, _Opened] = {}
         self._causes: dict[str, str] = {}
         self._last: tuple[int, memoryview] = (0, memoryview(b""))
@@ -119,7 +101,7 @@ class PointedSource(Source):
 
     def __reduce__(self) -> tuple[object, ...]:
         super().__reduce__()  # refuses where another process could not reach the pointer
-        return (open_anywhere, (self._storage, self.key))
+        return (PointedSource, (self._storage, self.key, self._pointer))
 
     def read(self, offset: int, size: int) -> memoryview:
         """Return verified bytes from the first remote that has them.
@@ -159,7 +141,7 @@ class PointedSource(Source):
                         RemoteFailedWarning,
                         stacklevel=2,
                     )
-        causes = " ".join(f"{url}: {self._causes[url]}" for url in self._pointer.remotes)
+        causes = " ".join([self._here, *(f"{url}: {self._causes[url]}" for url in self._pointer.remotes)]).strip()
         raise RemotesError(
             f"No remote delivers blob {self.key} ({self.size} bytes, {self._pointer.digest}). {causes} Look whether "
             "they are there and at the credentials; 'mltraq-ds remote verify' asks for every blob."

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from tempfile import SpooledTemporaryFile
-from typing import BinaryIO, Literal, TypeAlias, cast
+from typing import BinaryIO, Literal, TypeAlias, TypeVar, cast
 
 from mltraq_ds.blob.hashing import crc_of, sha_of
 from mltraq_ds.blob.index import Row, corrupt
@@ -15,6 +15,8 @@ from mltraq_ds.storage.streams import stream_of
 __all__ = ["StoredMember", "Verify"]
 
 Verify: TypeAlias = Literal["crc", "none", "digest"]
+
+T = TypeVar("T")
 
 _CHUNK = 4 * 1024 * 1024
 
@@ -58,14 +60,29 @@ class StoredMember:
         CorruptBlobError
             If they are not those that were written.
         """
-        view = self._source.read(self._offset, self.stored_size)
-        self._require(_checksum([view], self._verify))  # at each reading: the source may read anew
+        view = self._intact(self._read)
         if self.compression is None:
             return view
         content = bytearray()
         for piece in self._decompressed([view]):
             content += piece
         return memoryview(content)
+
+    def _read(self) -> memoryview:
+        view = self._source.read(self._offset, self.stored_size)
+        self._require(_checksum([view], self._verify))  # at each reading: the source may read anew
+        return view
+
+    def _intact(self, work: Callable[[], T]) -> T:
+        """Return what `work` gives; if the bytes are wrong and are elsewhere too, what it gives with those."""
+        try:
+            return work()
+        except CorruptBlobError as error:
+            spare = self._source.spare(error)
+            if spare is None:
+                raise
+        self._source = spare
+        return work()
 
     def read_range(self, offset: int, size: int) -> memoryview:
         """Return some bytes.  Not verified, since that would read all of them, unless the member is compressed.
@@ -119,7 +136,7 @@ class StoredMember:
         CorruptBlobError
             If CRC-32 (``"crc"``) or SHA-256 (``"digest"``) differ.
         """
-        self._require(_checksum(self._raw(), by))
+        self._intact(lambda: self._require(_checksum(self._raw(), by)))
         self._is_verified = True
 
     def decompressed(self) -> Iterator[bytes]:

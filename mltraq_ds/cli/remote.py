@@ -94,12 +94,14 @@ def forget(
     start: _Start = 0,
     stop: _Stop = None,
     step: _Step = 1,
+    jobs: _Jobs = None,
     as_json: _Json = False,
 ) -> None:
     """Forget remotes.  Nothing is done on the remotes; the last source of a blob is not forgotten."""
     from mltraq_ds import lake
 
-    _print(lake.remove(input_, remotes=remotes, keys=keys, start=start, stop=stop, step=step), as_json)
+    report = lake.remove(input_, remotes=remotes, keys=keys, start=start, stop=stop, step=step, jobs=jobs)
+    _print(report, as_json)
 
 
 @remote.command()
@@ -130,7 +132,7 @@ def pull(
     jobs: _Jobs = None,
     as_json: _Json = False,
 ) -> None:
-    """Fetch the bytes of blobs that live on remotes only, verified."""
+    """Fetch the bytes of blobs that live on remotes only, or are damaged here, verified."""
     from mltraq_ds import lake
 
     _print(lake.pull(input_, keys=keys, start=start, stop=stop, step=step, jobs=jobs), as_json)
@@ -146,7 +148,8 @@ def status(input_: _Input, as_json: _Json = False) -> None:
     if not as_json:
         copies: dict[int, int] = {}
         for row in report.rows:
-            copies[len(row.remotes) + row.is_local] = copies.get(len(row.remotes) + row.is_local, 0) + 1
+            number = row.num_copies + row.is_local
+            copies[number] = copies.get(number, 0) + 1
         for number, blobs in sorted(copies.items()):
             typer.echo(f"{blobs} blobs in {number} {'copy' if number == 1 else 'copies'}")
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
-from mltraq_ds.errors import RemotesError, UsageError
+from mltraq_ds.errors import NotFoundError, RemotesError, UsageError
 from mltraq_ds.lake import copying, dropping, modes
+from mltraq_ds.lake.holding import held
 from mltraq_ds.lake.modes import Mode
-from mltraq_ds.lake.naming import WORK, Keys, Store, Urls, create_remotes, storage_of, urls_of
+from mltraq_ds.lake.naming import Keys, Store, Urls, create_remotes, storage_of, urls_of
 from mltraq_ds.lake.remotes import Remote
 from mltraq_ds.lake.report import BlobRow, LakeReport
 from mltraq_ds.lake.selection import Selected, Selection
@@ -18,7 +20,6 @@ from mltraq_ds.lake.work import Failures, do
 from mltraq_ds.reference import Reference
 from mltraq_ds.storage.base import Storage
 from mltraq_ds.storage.pointer import pointer_key
-from mltraq_ds.store.lease import Lease
 
 __all__ = ["add", "upload", "upload_step"]
 
@@ -82,11 +83,11 @@ def add(
     rows: list[BlobRow] = []
     if in_place:
         removed = Failures("removed here")
-        with Lease(storage, WORK):
-            uploaded = _upload(storage, homes, selected, failures, jobs)
+        with held(storage) as guard:
+            uploaded = _upload(storage, homes, selected, failures, jobs, is_trusting=False)
             local = [one for one in uploaded if one.is_local]
             do(
-                lambda one: dropping.drop_seen(storage, one, homes),
+                lambda one: dropping.drop_seen(storage, one, homes, guard),
                 local,
                 lambda one: one.reference.key,
                 removed,
@@ -117,7 +118,7 @@ def _add_to_output(
         for one in batch:
             done[one.reference.key] = one
 
-    Uploader(storage, homes).upload(blobs, keep, failures, jobs)
+    Uploader(storage, homes, is_trusting=False).upload(blobs, keep, failures, jobs)
 
     def place(reference: Reference) -> BlobRow:
         if reference.key in done:
@@ -147,34 +148,51 @@ def upload(
     storage, homes = storage_of(store), create_remotes(remotes)
     selected = Selection.of(keys, start, stop, step).read(storage)
     failures = Failures("uploaded")
-    uploaded = _upload(storage, homes, selected, failures, jobs)
+    uploaded = _upload(storage, homes, selected, failures, jobs, is_trusting=True)
     failures.raise_any(sum(len(one.blobs) for one in selected))
     return LakeReport("upload", storage.url, tuple(one.row() for one in uploaded))
 
 
 def _upload(
-    storage: Storage, homes: Sequence[Remote], selected: Sequence[Selected], failures: Failures, jobs: int | None
+    storage: Storage,
+    homes: Sequence[Remote],
+    selected: Sequence[Selected],
+    failures: Failures,
+    jobs: int | None,
+    *,
+    is_trusting: bool,
 ) -> list[Uploaded]:
     """Upload and write pointers, durably, before anything relies on them."""
+    pointed: list[Uploaded] = []
+
+    def write(one: Uploaded) -> Uploaded:
+        if not one.is_written:
+            write_pointer(storage, one.reference, one.pointer)
+        return one
 
     def point(batch: list[Uploaded]) -> None:
-        for one in batch:
-            write_pointer(storage, one.reference, one.pointer)
-        storage.flush(pointer_key(one.reference.key) for one in batch)
+        written = do(write, batch, lambda one: one.reference.key, failures, jobs, is_shown=False)
+        storage.flush(pointer_key(one.reference.key) for one in written)  # also those that a kill left unflushed
+        pointed.extend(written)
 
     blobs = [blob for one in selected for blob in one.blobs]
-    return Uploader(storage, homes).upload(blobs, point, failures, jobs)
+    Uploader(storage, homes, is_trusting=is_trusting).upload(blobs, point, failures, jobs)
+    return pointed
 
 
 def upload_step(remotes: Urls, keys: Keys = None) -> Callable[[Any], None]:
-    """Return a step that uploads the blobs of a run that has been persisted, and keeps the local bytes.
+    """Return a step that uploads the blobs of a run and keeps the local bytes.
+
+    What the run has in the store is uploaded at once, and what it has when it is persisted next right after that: in a
+    new experiment ``execute([train, upload_step(…)])`` and then ``persist()`` are enough.  An upload that fails then is
+    raised by ``persist()``; the experiment is persisted, and the next ``persist()`` tries again.
 
     Parameters
     ----------
     remotes : URL or iterable of URL
         Where each blob goes.
     keys : iterable of str, optional
-        Names of fields; all by default.
+        Names of fields; all by default.  A run that has none of a name fails with `NotFoundError`.
     """
     return _UploadStep(tuple(os.fspath(url) for url in urls_of(remotes)), Selection.of(keys, 0, None, 1).keys)
 
@@ -187,8 +205,21 @@ class _UploadStep:
         self.keys = keys
 
     def __call__(self, run: Any) -> None:
-        storage, homes = storage_of(None), create_remotes(self.remotes)
+        known = {*run.params, *run.config, *run.fields}
+        if unknown := set(self.keys) - known:
+            raise NotFoundError(
+                f"Run {run.id_run} has no field named {', '.join(map(repr, sorted(unknown)))}. It has "
+                f"{', '.join(sorted(map(str, known))) or 'none'}."
+            )
+        run.after_persist.append(self.upload)
+        with suppress(NotFoundError):  # not in the store yet
+            self.upload(run, None)
+
+    def upload(self, run: Any, store: Store) -> None:
+        """Upload what the run has in the store."""
+        storage = storage_of(store)
         selected = Selection(self.keys).read_run(storage, str(run.id_experiment), str(run.id_run))
+        homes = create_remotes(self.remotes)
         failures = Failures("uploaded")
-        _upload(storage, homes, [selected], failures, None)
+        _upload(storage, homes, [selected], failures, None, is_trusting=True)
         failures.raise_any(len(selected.blobs))

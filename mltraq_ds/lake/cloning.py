@@ -46,13 +46,14 @@ def clone(
     storage, target = storage_of(store), storage_of(output, is_new=True)
     selected = Selection().read(storage)
     failures = Failures("cloned")
+    down: set[str] = set()
     if chosen is Mode.SYM_LINK and storage.is_local and target.is_local:
         linking.list_links(storage, target, [blob for one in selected for blob in one.generation.blobs])
     rows = copying.clone_store(
         storage,
         target,
         selected,
-        lambda blob: modes.clone_blob(storage, target, blob, chosen, fallback=fallback),
+        lambda blob: modes.clone_blob(storage, target, blob, chosen, fallback=fallback, down=down),
         failures,
         jobs,
     )

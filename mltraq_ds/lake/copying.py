@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from mltraq_ds.errors import ConflictError, KeyExistsError, UsageError
+from mltraq_ds.lake import following
 from mltraq_ds.lake.lineage import Lineage
 from mltraq_ds.lake.report import BlobRow
 from mltraq_ds.lake.selection import Selected
@@ -29,7 +30,8 @@ def clone_store(
     """Write all files of a store into another one; `place` decides what becomes of the blobs.
 
     A generation is written last, so that an experiment is there whole or not at all; whatever is there already is
-    compared and kept, so that a clone that was killed is finished by running it again.
+    compared and kept, so that a clone that was killed is finished by running it again.  What has gone from the source
+    since the last time goes from the target, unless somebody went on with it there.
 
     Raises
     ------
@@ -42,7 +44,7 @@ def clone_store(
         )
     _refuse_nested(source, target)
     layout.store_id(target)
-    lineage = Lineage(target)
+    lineage = Lineage(target, str(layout.read_store_id(source)))
     lineage.announce(selected)
     rows: list[BlobRow] = []
     for one in selected:
@@ -50,7 +52,9 @@ def clone_store(
         rows += done
         if len(done) == len(one.generation.blobs):
             _finish_experiment(source, lineage, one)
+            following.drop_replaced(target, one, done, failures)
     _copy_rest(source, lineage, {one.folder for one in selected})
+    following.end_gone(source, lineage, selected)
     lineage.save()
     return rows
 

@@ -7,14 +7,14 @@ from functools import cache
 
 from mltraq_ds.errors import UsageError
 from mltraq_ds.lake import dropping
-from mltraq_ds.lake.naming import WORK, Keys, Store, Urls, each_blob, storage_of, urls_of
+from mltraq_ds.lake.holding import held
+from mltraq_ds.lake.naming import Keys, Store, Urls, each_blob, storage_of, urls_of
 from mltraq_ds.lake.remotes import Remote
 from mltraq_ds.lake.report import BlobRow, LakeReport
 from mltraq_ds.lake.selection import Selection
 from mltraq_ds.reference import Reference
 from mltraq_ds.storage.base import Storage
 from mltraq_ds.storage.remote_urls import parse_remote
-from mltraq_ds.store.lease import Lease
 
 __all__ = ["drop", "pull", "remove"]
 
@@ -27,6 +27,7 @@ def remove(
     start: int = 0,
     stop: int | None = None,
     step: int = 1,
+    jobs: int | None = None,
 ) -> LakeReport:
     """Forget remotes: pointers no longer name them.  Nothing is done on the remotes.
 
@@ -37,8 +38,10 @@ def remove(
     """
     urls = [parse_remote(url).public_url for url in urls_of(remotes)]
     selection = Selection.of(keys, start, stop, step)
-    with Lease(storage_of(store), WORK):
-        report = each_blob("remove", store, selection, "forgotten", lambda s, r: dropping.forget(s, r, urls))
+    with held(storage_of(store)) as guard:
+        report = each_blob(
+            "remove", store, selection, "forgotten", lambda s, r: dropping.forget(s, r, urls, guard), jobs
+        )
     return report or replace(report, notes=(f"No pointer names {' or '.join(urls)}.",))
 
 
@@ -64,10 +67,11 @@ def drop(
     open_one = cache(Remote.open)
     selection = Selection.of(keys, start, stop, step)
 
-    def drop_one(storage: Storage, blob: Reference) -> BlobRow | None:
-        return dropping.drop_blob(storage, blob, num_copies, open_one)
+    with held(storage_of(store)) as guard:
 
-    with Lease(storage_of(store), WORK):
+        def drop_one(storage: Storage, blob: Reference) -> BlobRow | None:
+            return dropping.drop_blob(storage, blob, num_copies, open_one, guard)
+
         return each_blob("drop", store, selection, "dropped", drop_one, jobs)
 
 
@@ -80,11 +84,13 @@ def pull(
     step: int = 1,
     jobs: int | None = None,
 ) -> LakeReport:
-    """Fetch the bytes of blobs that live on remotes only, verified; pointers stay beside them.
+    """Fetch the bytes of blobs that live on remotes only, or are damaged here, verified; pointers stay beside them.
 
     Raises
     ------
     RemotesError
         If no remote delivers some of them.  The others are here; run it again to finish.
     """
-    return each_blob("pull", store, Selection.of(keys, start, stop, step), "pulled", dropping.pull_blob, jobs)
+    down: set[str] = set()
+    selection = Selection.of(keys, start, stop, step)
+    return each_blob("pull", store, selection, "pulled", lambda s, r: dropping.pull_blob(s, r, down), jobs)

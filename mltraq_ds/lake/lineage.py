@@ -13,6 +13,7 @@ from mltraq_ds.lake.selection import Selected
 from mltraq_ds.storage.base import Source, Storage
 from mltraq_ds.store import descriptors, generations, layout
 from mltraq_ds.store.generations import Generation, Ident
+from mltraq_ds.store.retire import with_pointers
 
 __all__ = ["Lineage"]
 
@@ -28,8 +29,10 @@ class Lineage:
         If that cannot be read.
     """
 
-    def __init__(self, target: Storage) -> None:
+    def __init__(self, target: Storage, source_id: str) -> None:
         self.target = target
+        self._source_id = source_id
+        self._sources: dict[str, str] = {}
         self._idents: dict[str, list[list[Any]]] = {}
         self._files: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -37,10 +40,10 @@ class Lineage:
             body = descriptors.from_bytes(target.read(layout.CLONE), "clone", layout.CLONE)
         except KeyMissingError:
             return
-        experiments, files = body.get("experiments"), body.get("files")
-        if not isinstance(experiments, dict) or not isinstance(files, dict):
+        experiments, files, sources = body.get("experiments"), body.get("files"), body.get("sources", {})
+        if not isinstance(experiments, dict) or not isinstance(files, dict) or not isinstance(sources, dict):
             raise CorruptRecordError(f"{layout.CLONE} of {target.url} cannot be read. Restore it from a copy.")
-        self._idents, self._files = experiments, files
+        self._idents, self._files, self._sources = experiments, files, sources
 
     def announce(self, selected: Sequence[Selected]) -> None:
         """Note which versions are about to be cloned.
@@ -56,6 +59,7 @@ class Lineage:
             coming = list(one.generation.ident)
             if coming not in idents:
                 self._idents[one.generation.id_experiment] = [*idents, coming][-_KEPT:]
+            self._sources[one.generation.id_experiment] = self._source_id
         self.save()
 
     def require_ours(self, generation: Generation, folder: str) -> Ident:
@@ -75,6 +79,27 @@ class Lineage:
                 "another store."
             )
         return there.ident if there is not None else (0, "")
+
+    def known(self) -> list[str]:
+        """Return the ids of all experiments that came from this source, sorted."""
+        return sorted(one for one in self._idents if self._sources.get(one) == self._source_id)
+
+    def is_untouched(self, generation: Generation, folder: str) -> bool:
+        """Tell whether a version in the target, and all that lies beside it, came from a source."""
+        if list(generation.ident) not in self._idents.get(generation.id_experiment, []):
+            return False
+        ours = {*with_pointers(generation.keys), layout.meta_key(folder)}
+        return all(
+            stat.key in ours or stat.key in self._files or layout.generation_number(folder, stat.key) is not None
+            for stat in self.target.list(folder)
+        )
+
+    def forget(self, id_experiment: str) -> None:
+        """Forget an experiment that is in neither store any more."""
+        folder = layout.folder_of(id_experiment)
+        self._idents.pop(id_experiment, None)
+        self._sources.pop(id_experiment, None)
+        self._files = {key: digest for key, digest in self._files.items() if not key.startswith(f"{folder}/")}
 
     def copy(self, source: Storage, key: str) -> None:
         """Copy one file; what is there already stays if it is the same, and goes only if it came from a clone.
@@ -102,7 +127,11 @@ class Lineage:
 
     def save(self) -> None:
         """Write the notes, if they say something new."""
-        body = {"experiments": dict(sorted(self._idents.items())), "files": dict(sorted(self._files.items()))}
+        body = {
+            "experiments": dict(sorted(self._idents.items())),
+            "files": dict(sorted(self._files.items())),
+            "sources": dict(sorted(self._sources.items())),
+        }
         data = descriptors.to_bytes("clone", body)
         try:
             if self.target.read(layout.CLONE) == data:

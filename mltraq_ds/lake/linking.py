@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import uuid
 from contextlib import suppress
 
 from mltraq_ds.errors import CorruptRecordError
-from mltraq_ds.lake.bytes import local_source, require_intact
+from mltraq_ds.lake.bytes import is_intact, require_intact
 from mltraq_ds.reference import Reference
-from mltraq_ds.storage.base import Storage
+from mltraq_ds.storage.base import TEMPORARY, Storage
 from mltraq_ds.storage.places import path_from
 from mltraq_ds.store import descriptors, layout
 
@@ -16,31 +17,38 @@ __all__ = ["link", "list_links"]
 
 
 def link(source: Storage, target: Storage, reference: Reference, *, is_symbolic: bool) -> None:
-    """Give a blob a second name; one that is there already is verified.
+    """Give a blob a second name; what is there already is compared, and replaced in one step if it is damaged.
 
     Raises
     ------
     OSError, NotImplementedError
         If the file systems cannot.  Nothing was changed.
     CorruptBlobError
-        If something else is there under the name.
+        If what is there is damaged, and the blob itself too.  Nothing was changed.
     """
     if not (source.is_local and target.is_local):
         raise NotImplementedError("both must be folders")
-    there = local_source(target, reference)
-    if there is not None:
-        try:
-            require_intact(there, reference)
-        finally:
-            there.close()
-        return
     old, new = _path(source, reference.key), _path(target, reference.key)
-    os.makedirs(os.path.dirname(new), exist_ok=True)
-    with suppress(FileExistsError):
-        if is_symbolic:
-            os.symlink(os.path.realpath(old), new)
-        else:
-            os.link(old, new)
+    if not os.path.lexists(new):
+        os.makedirs(os.path.dirname(new), exist_ok=True)
+        with suppress(FileExistsError):
+            _make(old, new, is_symbolic)
+    elif not is_intact(target, reference):
+        here = source.open(reference.key, size=reference.size)
+        try:
+            require_intact(here, reference)  # also where both are names of one file: then there is nothing to repair by
+        finally:
+            here.close()
+        temporary = os.path.join(os.path.dirname(new), f"{TEMPORARY}{uuid.uuid4().hex}")
+        _make(old, temporary, is_symbolic)
+        os.replace(temporary, new)
+
+
+def _make(old: str, new: str, is_symbolic: bool) -> None:
+    if is_symbolic:
+        os.symlink(os.path.realpath(old), new)
+    else:
+        os.link(old, new)
 
 
 def list_links(source: Storage, target: Storage, references: list[Reference]) -> None:

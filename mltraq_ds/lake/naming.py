@@ -14,10 +14,7 @@ from mltraq_ds.place import place_of
 from mltraq_ds.reference import Reference
 from mltraq_ds.storage.base import Storage
 
-__all__ = ["WORK", "Keys", "Store", "Url", "Urls", "create_remotes", "each_blob", "storage_of", "urls_of"]
-
-#: The lease under which it is decided which bytes stay: one at a time, or two would rely on each other.
-WORK = "drop"
+__all__ = ["Keys", "Store", "Url", "Urls", "create_remotes", "each_blob", "storage_of", "urls_of"]
 
 #: A Session, a Storage, a URL or a path; None is the store of the run that executes.
 Store: TypeAlias = Any

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
+from mltraq_ds.blob.reader import find_index
 from mltraq_ds.errors import (
     CorruptRecordError,
     KeyExistsError,
@@ -18,6 +19,7 @@ from mltraq_ds.errors import (
     UsageError,
 )
 from mltraq_ds.storage.base import Buffer, Source, Stat, Storage
+from mltraq_ds.storage.pointer import Pointer
 from mltraq_ds.storage.remote_urls import open_remote, parse_remote
 from mltraq_ds.store import descriptors, layout
 
@@ -123,9 +125,18 @@ class Remote:
         except KeyMissingError:
             return None
 
+    def is_old(self, name: str) -> bool:
+        """Tell whether an object is so old that a sweep under way may take it; one that is gone is."""
+        stat = self.stat(name)
+        return stat is None or self.storage.now() - stat.modified > GRACE_S / 2
+
     def objects(self) -> dict[str, Stat]:
         """Return all objects by their names; other files are nobody's business."""
         return {stat.key: stat for stat in self.storage.list() if _NAME.fullmatch(stat.key)}
+
+    def unfinished(self) -> list[Stat]:
+        """Return what uploads have begun and not ended, maybe because they were killed."""
+        return [stat for stat in self.storage.list_unfinished() if "/" not in stat.key]
 
     def is_intact(self, name: str, size: int) -> bool:
         """Read an object whole and tell whether its bytes are those that its name says."""
@@ -137,6 +148,19 @@ class Remote:
             return source.size == size and sha256_of(pieces(source)) == name
         finally:
             source.close()
+
+    def require_index(self, pointer: Pointer) -> None:
+        """Raise `RemotesError` if an object that was verified is another blob than the pointer stands for.
+
+        Pointers are merged by people: digest and index may be of two blobs.
+        """
+        source = self.storage.open(pointer.name, size=pointer.size)
+        try:
+            _, packed, _ = find_index(source)
+        finally:
+            source.close()
+        if f"sha256:{sha256_of([packed])}" != pointer.index:
+            raise RemotesError(f"Object {pointer.name} of {self.url} is another blob. Restore its pointer from a copy.")
 
     def put(self, name: str, buffers: Iterable[Buffer], size: int) -> None:
         """Upload bytes as they are; an object that is there is replaced in one step.  `flush` makes it durable."""

@@ -30,6 +30,8 @@ class BlobRow:
         Where it is now, in the order in which they are asked.
     is_local : bool
         Whether the store has the bytes.
+    copies : int, optional
+        On how many different remotes it is; by default as many as there are URLs.
     """
 
     key: str
@@ -37,6 +39,12 @@ class BlobRow:
     action: str
     remotes: tuple[str, ...] = ()
     is_local: bool = False
+    copies: int | None = None
+
+    @property
+    def num_copies(self) -> int:
+        """On how many different remotes it is, as far as is known."""
+        return len(self.remotes) if self.copies is None else self.copies
 
 
 @dataclass(frozen=True)
@@ -80,11 +88,11 @@ class LakeReport:
         return {action: self.count(action) for action in sorted({row.action for row in self.rows})}
 
     def df(self) -> pd.DataFrame:
-        """Return a table with one row per blob; columns as the fields of `BlobRow`, and ``copies`` on remotes."""
+        """Return a table with one row per blob; columns as the fields of `BlobRow`."""
         import pandas as pd
 
-        columns = [*BlobRow.__slots__, "copies"]
-        return pd.DataFrame([{**asdict(row), "copies": len(row.remotes)} for row in self.rows], columns=columns)
+        rows = [{**asdict(row), "copies": row.num_copies} for row in self.rows]
+        return pd.DataFrame(rows, columns=list(BlobRow.__slots__))
 
     def to_json(self) -> str:
         """Return everything as JSON text."""

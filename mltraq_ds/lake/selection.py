@@ -13,7 +13,7 @@ from mltraq_ds.storage.base import Storage
 from mltraq_ds.store import generations, layout, reading, references
 from mltraq_ds.store.generations import Generation
 
-__all__ = ["Selected", "Selection", "require_store"]
+__all__ = ["Selected", "Selection", "blobs_of", "require_store"]
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,18 @@ class Selection:
         for name, values in mapping.items():
             if not self.keys or name in self.keys:
                 yield from references.in_tagged(values)
+
+
+def blobs_of(storage: Storage, folder: str) -> tuple[Reference, ...]:
+    """Return the blobs of the current version of an experiment; none if there is none, or it has ended.
+
+    Raises
+    ------
+    DamageError, FormatError
+        If it cannot be read.
+    """
+    generation = generations.current(storage, folder)
+    return () if generation is None or generation.deleted else generation.blobs
 
 
 def _living(storage: Storage) -> Iterator[Generation]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable, Sequence
 
-from mltraq_ds.errors import MltraqDSError, UsageError
+from mltraq_ds.errors import CorruptRecordError, MltraqDSError, UsageError
 from mltraq_ds.lake.naming import Store, Url, storage_of
 from mltraq_ds.lake.remotes import GRACE_S, Remote
 from mltraq_ds.lake.report import BlobRow, LakeReport
@@ -14,6 +16,8 @@ from mltraq_ds.storage.base import Stat, Storage
 from mltraq_ds.storage.pointer import MAX_SIZE, SUFFIX, Pointer
 
 __all__ = ["referred_names", "sweep", "sweep_remote"]
+
+_POINTER = re.compile(rf"/[0-9a-f]{{32}}{re.escape(SUFFIX)}$")
 
 
 def sweep(
@@ -25,7 +29,7 @@ def sweep(
     jobs: int | None = None,
 ) -> LakeReport:
     """Remove the objects of a remote that none of the stores `refs` refers to; see `sweep_remote`."""
-    stores = refs if isinstance(refs, list | tuple | set) else [refs]
+    stores = refs if isinstance(refs, Iterable) and not isinstance(refs, str | os.PathLike) else [refs]
     return sweep_remote(
         Remote.open(remote), [storage_of(one) for one in stores], grace_s=grace_s, dry_run=dry_run, jobs=jobs
     )
@@ -33,6 +37,8 @@ def sweep(
 
 def referred_names(storage: Storage) -> set[str]:
     """Return the names of all objects that the pointers of a store refer to.
+
+    A file of a user whose name only ends like that of a pointer is one if it reads as one.
 
     Raises
     ------
@@ -43,12 +49,17 @@ def referred_names(storage: Storage) -> set[str]:
     keys = [stat.key for stat in storage.list() if stat.key.endswith(SUFFIX)]
     failures = Failures("read")
 
-    def read(key: str) -> Pointer:
-        return Pointer.from_bytes(storage.read(key, max_size=MAX_SIZE), key)
+    def read(key: str) -> Pointer | None:
+        try:
+            return Pointer.from_bytes(storage.read(key, max_size=MAX_SIZE), key)
+        except CorruptRecordError:
+            if _POINTER.search(key):
+                raise
+            return None
 
-    found: list[Pointer] = do(read, keys, str, failures)
+    found: list[Pointer | None] = do(read, keys, str, failures)
     failures.raise_any(len(keys))
-    return {pointer.name for pointer in found}
+    return {pointer.name for pointer in found if pointer is not None}
 
 
 def sweep_remote(
@@ -58,6 +69,7 @@ def sweep_remote(
 
     The remote cannot know who else uses it: **all** stores that do must be given.  An object is removed only if it is
     older than the grace when it is looked at again right before: whoever relies on an old one makes it young first.
+    What uploads that were killed have left goes at the same age.
 
     Raises
     ------
@@ -81,8 +93,17 @@ def sweep_remote(
             f"{len(listed)} objects would go. Look whether these are the stores that use it."
         )
     going = [stat for name, stat in sorted(listed.items()) if name not in names and stat.modified <= before]
+    left = [stat for stat in remote.unfinished() if stat.modified <= before]
+    unfinished = {stat.key for stat in left}
+    going += left
     failures = Failures("removed")
-    rows = do(lambda stat: _remove(remote, stat, before, dry_run), going, lambda stat: stat.key, failures, jobs)
+
+    def remove(stat: Stat) -> BlobRow | None:
+        if stat.key not in unfinished:
+            return _remove(remote, stat, before, dry_run)
+        return _gone(remote, stat, dry_run)
+
+    rows = do(remove, going, lambda stat: stat.key, failures, jobs)
     failures.raise_any(len(going))
     young = sum(name not in names and stat.modified > before for name, stat in listed.items())
     notes = (f"{young} objects are younger than the grace of {grace_s:.0f} s and stay.",) if young else ()
@@ -103,6 +124,10 @@ def _remove(remote: Remote, stat: Stat, before: float, dry_run: bool) -> BlobRow
     now = remote.stat(stat.key)
     if now is None or now.modified > before:
         return None  # gone, or somebody relies on it
+    return _gone(remote, stat, dry_run)
+
+
+def _gone(remote: Remote, stat: Stat, dry_run: bool) -> BlobRow:
     if not dry_run:
         remote.storage.delete(stat.key)
     return BlobRow(stat.key, stat.size, "would go" if dry_run else "removed", (remote.url,))

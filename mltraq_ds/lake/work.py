@@ -31,8 +31,8 @@ class Failures:
             return
         keys_by_cause: dict[str, list[str]] = {}
         for key, cause in self.causes.items():
-            keys_by_cause.setdefault(cause.replace(key, "it"), []).append(key)
-        shown = [_line(keys, cause) for cause, keys in list(keys_by_cause.items())[:_SHOWN]]
+            keys_by_cause.setdefault(cause.replace(key, ""), []).append(key)
+        shown = [_line(keys, self.causes[keys[0]]) for keys in list(keys_by_cause.values())[:_SHOWN]]
         if len(keys_by_cause) > _SHOWN:
             shown.append(f"… and {len(keys_by_cause) - _SHOWN} other causes.")
         raise RemotesError(
@@ -47,7 +47,13 @@ def _line(keys: list[str], cause: str) -> str:
 
 
 def do(
-    work: Callable[[T], R], items: Sequence[T], name: Callable[[T], str], failures: Failures, jobs: int | None = None
+    work: Callable[[T], R],
+    items: Sequence[T],
+    name: Callable[[T], str],
+    failures: Failures,
+    jobs: int | None = None,
+    *,
+    is_shown: bool = True,
 ) -> list[R]:
     """Do `work` on every item, several at a time; what fails is noted and the others go on.
 
@@ -63,6 +69,8 @@ def do(
         Gets what failed.
     jobs : int, optional
         Number of threads; 8 by default.
+    is_shown : bool
+        Show a progress bar.
 
     Returns
     -------
@@ -81,7 +89,8 @@ def do(
 
     results: list[R] = []
     with ThreadPoolExecutor(jobs or _JOBS) as threads:
-        for is_done, result in progress_bar(threads.map(attempt, items), len(items), failures.verb):
+        done = threads.map(attempt, items)
+        for is_done, result in progress_bar(done, len(items), failures.verb) if is_shown else done:
             if is_done:
                 results.append(result)  # type: ignore[arg-type]
     return results

@@ -91,6 +91,10 @@ class Source(ABC):
         """The storage to open the key in again, where another process can; a copy must not share the handle."""
         return None
 
+    def spare(self, error: Exception) -> Source | None:
+        """Return another place of the same bytes, if there is one: `error` tells what is wrong with these."""
+        return None
+
     def __reduce__(self) -> tuple[object, ...]:
         # Never the state itself: a copied file descriptor is closed twice, and then it is another file's.
         home = self.home

@@ -14,8 +14,8 @@ from mltraq_ds.errors import InvalidNameError
 from mltraq_ds.ids import validate_key
 from mltraq_ds.storage import writing
 from mltraq_ds.storage.base import Stat
-from mltraq_ds.storage.failures import Failing
-from mltraq_ds.storage.links import is_listed
+from mltraq_ds.storage.failures import Failing, failure_of
+from mltraq_ds.storage.links import is_broken, is_listed
 
 __all__ = ["Root", "check_is_file", "remove_tree", "scan", "stat_of"]
 
@@ -57,10 +57,16 @@ class Root:
         return os.path.dirname(self.join(f"{validate_key(prefix, 'prefix')}/x")) if prefix else self.path
 
     def refuse_escape(self, path: str) -> None:
-        """Raise `InvalidNameError` if a link leads out of the root and is none that the store lists."""
+        """Raise `InvalidNameError` if a link leads out of the root and is none that the store lists.
+
+        One that it lists and whose target is gone is `KeyMissingError`, and not followed either.
+        """
         target, root = os.path.realpath(path), os.path.realpath(self.path)
         is_inside = target == root or target.startswith(root.rstrip(os.sep) + os.sep)
         if not is_inside and not is_listed(self.path, path):
+            if is_broken(self.path, path):
+                gone = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+                raise failure_of("open", os.path.relpath(path, self.path), self._url, gone)
             raise InvalidNameError(
                 f"The key {os.path.relpath(path, self.path)!r} is refused because it is a symbolic link that leaves "
                 f"{self._url}. Replace it by what it points to."

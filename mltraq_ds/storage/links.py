@@ -13,7 +13,7 @@ import re
 import stat
 from typing import Any
 
-__all__ = ["is_listed"]
+__all__ = ["is_broken", "is_listed"]
 
 _STORE = "_store.json"
 _BLOB_KEY = re.compile(r"[^/]+/[0-9a-f]{32}")
@@ -34,6 +34,17 @@ def is_listed(root: str, path: str) -> bool:
             and os.readlink(path) == link.get("target")
             and _index_digest(str(link["target"])) == link.get("digest")
         )
+    except (OSError, ValueError):
+        return False
+
+
+def is_broken(root: str, path: str) -> bool:
+    """Tell whether a link is one to a blob that the store lists, and the blob is gone."""
+    key = os.path.relpath(path, root).replace(os.sep, "/")
+    link = _links(root).get(key) if _BLOB_KEY.fullmatch(key) else None
+    target = link.get("target") if isinstance(link, dict) else None
+    try:
+        return isinstance(target, str) and os.readlink(path) == target and not os.path.lexists(target)
     except (OSError, ValueError):
         return False
 

@@ -73,8 +73,8 @@ class Pointer:
         return self.digest.partition(":")[2]
 
     def with_remotes(self, urls: Iterable[str]) -> Pointer:
-        """Return the pointer with remotes added behind those it has."""
-        return replace(self, remotes=tuple(dict.fromkeys((*self.remotes, *urls))))
+        """Return the pointer with remotes, in this order, before the others that it has."""
+        return replace(self, remotes=tuple(dict.fromkeys((*urls, *self.remotes))))
 
     def without(self, url: str) -> Pointer:
         """Return the pointer with one remote less."""

@@ -72,6 +72,11 @@ def parse_remote(url: str | os.PathLike[str]) -> RemoteUrl:
     """
     text = os.fspath(url)
     scheme = scheme_of(text)
+    if not scheme and (start := text.partition(":")[0].lower()) != text.lower() and start in _S3 | _OTHERS:
+        raise UsageError(
+            f"The remote {public_url(text)!r} is refused because it looks like a URL with a slash too few. Write "
+            f"'{start}://…', or './{start}:…' for a folder of that name."
+        )
     if scheme in _PLAIN:
         place = url_from_path(path_from(text))
         return RemoteUrl(place, place)
@@ -133,8 +138,9 @@ def _parse_s3(url: str) -> RemoteUrl:
 def open_remote(url: str | os.PathLike[str]) -> Storage:
     """Return the storage of a remote; one for each URL and credentials in a process.
 
-    Credentials come from the URL, from AWS_ACCESS_KEY_ID, AWS_ACCESS_KEY or MINIO_ACCESS_KEY (and their secrets), from
-    the provider's own chain such as ``~/.aws/credentials``, and from the configuration of MinIO's client.
+    Credentials come from the URL, from AWS_ACCESS_KEY_ID, AWS_ACCESS_KEY or MINIO_ACCESS_KEY with any of the names of
+    secrets (that of the same pair first), from the provider's own chain such as ``~/.aws/credentials``, and from the
+    configuration of MinIO's client.
     """
     remote = parse_remote(url)
     options = _options(remote)
@@ -180,12 +186,12 @@ def _options(remote: RemoteUrl) -> dict[str, Any]:
 
 def _credentials(endpoint: str) -> tuple[str, str]:
     """Return what the provider's own chain would not find; empty where it will."""
-    if os.environ.get(_ACCESS[0]) or os.environ.get("AWS_PROFILE"):
+    if os.environ.get("AWS_PROFILE") or (os.environ.get(_ACCESS[0]) and os.environ.get(_SECRET[0])):
         return "", ""
-    for name, secret in zip(_ACCESS[1:], _SECRET[1:], strict=True):
-        if os.environ.get(name):
-            found = (os.environ.get(one, "") for one in (secret, *_SECRET))
-            return os.environ[name], next(filter(None, found), "")
+    for name, secret in zip(_ACCESS, _SECRET, strict=True):
+        found = next(filter(None, (os.environ.get(one) for one in (secret, *_SECRET))), "")
+        if os.environ.get(name) and found:
+            return os.environ[name], found
     return ("", "") if _has_profile() else _from_mc(endpoint)
 
 

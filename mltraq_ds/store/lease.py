@@ -35,7 +35,7 @@ class Lease:
     Raises
     ------
     ConflictError
-        On entering, if another sweep is at work; later, by `keep`, if another one took over.
+        On entering, if another sweep is at work; later, by `keep` and `require`, if another one took over.
     """
 
     def __init__(self, storage: Storage, work: str = "sweep") -> None:
@@ -87,6 +87,23 @@ class Lease:
         if body.get("owner") != self._owner:
             raise self._refusal(self._key)
         self._write(replace=True)
+
+    def require(self) -> None:
+        """Raise `ConflictError` unless the lease is held now: right before what cannot be undone.
+
+        A process that was stopped for a while has not noticed that its lease is over.
+        """
+        found = self._numbered()
+        newest = found[max(found)] if found else None
+        if newest is not None and newest.key == self._key and not self.is_expired(self._storage, newest):
+            with suppress(KeyMissingError):
+                body = descriptors.from_bytes(self._storage.read(self._key), "lease", self._key)
+                if body.get("owner") == self._owner:
+                    return
+        raise ConflictError(
+            f"The {self._work} of {self._storage.url} was stopped because its lease was not renewed in time, so "
+            "another one may be at work. Run it again."
+        )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from mltraq_ds.anywhere import open_as_it_is
 from mltraq_ds.blob import open_blob
 from mltraq_ds.errors import MltraqDSError, RemotesError
-from mltraq_ds.pointed import open_anywhere
 from mltraq_ds.reference import Reference
 from mltraq_ds.storage.base import Storage
 from mltraq_ds.store import records, single_records
@@ -80,7 +80,7 @@ def damage_of_blob(
     """
     nested: list[Reference] = []
     try:
-        source = open_anywhere(storage, reference.key, size=reference.size)
+        source = open_as_it_is(storage, reference.key, size=reference.size)
         try:
             blob = open_blob(source, digest=reference.digest)
             damage = blob.check(deep=True)

@@ -18,7 +18,7 @@ from mltraq_ds.store.layout import now_text
 from mltraq_ds.store.records import ExperimentContent, check_content
 from mltraq_ds.tracking.execution import execute_runs
 from mltraq_ds.tracking.loading import Loading
-from mltraq_ds.tracking.run import Run, Runs, Step, as_steps, copy_run, new_run
+from mltraq_ds.tracking.run import Run, Runs, Step, as_steps, copy_run, do_wanted, new_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -199,9 +199,8 @@ class Experiment(Loading):
         Parameters
         ----------
         if_exists : {"fail", "replace", "update"}
-            ``update`` persists the new state of an experiment that this object was loaded from or persisted as before
-            (checkpoints during training).  ``replace`` also takes the place of another experiment of this name, and of
-            what others have committed to this one meanwhile.
+            ``update`` persists the new state of what this object was loaded from or persisted as before.  ``replace``
+            also takes the place of another experiment of this name, and of what others have committed meanwhile.
 
         Raises
         ------
@@ -220,6 +219,7 @@ class Experiment(Loading):
             If it is persisted, but the database could not be told.
         """
         self.session.commit(self, if_exists)
+        do_wanted(self.runs.values(), self.session.place)
         return self
 
     def reload(self) -> Experiment:

@@ -28,7 +28,7 @@ _SHOWN = 5
 Step = Callable[["Run"], Any]
 
 _PARTS = ("params", "config", "fields", "vars")
-_NAMES = {*_PARTS, "id_run", "id_experiment", "exception", "status", "started", "finished", "about"}
+_NAMES = {*_PARTS, "id_run", "id_experiment", "exception", "status", "started", "finished", "about", "after_persist"}
 
 
 class Run:
@@ -57,6 +57,8 @@ class Run:
         ``created``, ``running``, ``success`` or ``failed``; ``cancelled`` if a run record says so.
     about : Bunch
         What people and tools note of the run, JSON: ``tags``, ``notes``, ``warnings`` …
+    after_persist : list of callable
+        What steps want done as soon as the run is in the store: called once with run and place, after the commit.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Run:
         self.started: str | None = None
         self.finished: str | None = None
         self.about = Bunch()
+        self.after_persist: list[Callable[[Run, Place], Any]] = []
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in _NAMES:
@@ -258,3 +261,24 @@ def copy_run(run: Run, id_experiment: str, memo: dict[int, Any]) -> Run:
     copy.exception, copy.status, copy.started, copy.finished = run.exception, run.status, run.started, run.finished
     copy.about = deepcopy(run.about)
     return copy
+
+
+def do_wanted(runs: Iterable[Run], place: Place) -> None:
+    """Do what steps of runs that were persisted want done; what fails is tried again after the next persist.
+
+    Raises
+    ------
+    Exception
+        The first failure, with a note; the other runs were done, and all of them are persisted.
+    """
+    failure: Exception | None = None
+    for run in runs:
+        try:
+            while run.after_persist:
+                run.after_persist[0](run, place)
+                del run.after_persist[0]
+        except Exception as error:  # noqa: BLE001 - raised below, when the other runs were done
+            failure = failure or error
+    if failure is not None:
+        failure.add_note("The experiment is persisted. What its steps wanted done after that failed: persist it again.")
+        raise failure

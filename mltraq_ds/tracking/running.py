@@ -19,7 +19,7 @@ from mltraq_ds.store.results import Results, load_results
 from mltraq_ds.store.sameness import is_same
 from mltraq_ds.store.validation import refuse_existing
 from mltraq_ds.tracking.experiment import Experiment
-from mltraq_ds.tracking.run import Step, as_steps
+from mltraq_ds.tracking.run import Step, as_steps, do_wanted
 from mltraq_ds.tracking.session import Session
 
 __all__ = ["RunHandle", "run"]
@@ -108,8 +108,9 @@ def run(
             if_exists=if_exists,
             new_uuid=session.new_uuid,
         ).run()
-    if isinstance(target, IndexedStore) and index is None:
-        target.tell_experiment(experiment.id_experiment)
+        if isinstance(target, IndexedStore) and index is None:
+            target.tell_experiment(experiment.id_experiment)
+        do_wanted(experiment.runs.values(), session.place)
     return RunHandle(target, experiment.id_experiment, committed.generation.number)
 
 

@@ -20,6 +20,7 @@ from mltraq_ds import lake
 from mltraq_ds.errors import RemoteFailedWarning, RemotesError
 from mltraq_ds.storage import remote_urls
 from tests.fixtures_storages import KEY, SECRET
+from tests.servers.fault_proxy import FaultProxy
 
 s3fs = pytest.importorskip("s3fs")
 pytestmark = [
@@ -109,6 +110,10 @@ def test_a_light_service(session, moto, tmp_path):
     """The same on another implementation of S3, and the sweep there."""
     bucket = Bucket(moto, "mltraq")
     lake.add(session, tmp_path / "out", remotes=bucket.url)
+    before = Files(tmp_path / "store").blobs()
+    assert bucket.objects() == {hashlib.sha256(data).hexdigest(): data for data in before.values()}
+    lake.clone(tmp_path / "out", tmp_path / "local")
+    assert Files(tmp_path / "local").blobs() == before
     assert values_of(open_session(tmp_path / "out")) == expected()
     assert lake.upload(session, remotes=bucket.url).actions() == {"found": BLOBS}
     lake.remove(session, remotes=bucket.url)
@@ -132,7 +137,8 @@ def test_a_bucket_that_lies(session, first, second, lie):
         assert values_of(session) == expected()
     with pytest.raises(RemotesError, match=f"{BLOBS} of {2 * BLOBS}"):
         lake.verify(session)
-    lake.pull(session)
+    with pytest.warns(RemoteFailedWarning):
+        lake.pull(session)
     lake.remove(session, remotes=first.url)
     assert lake.upload(session, remotes=first.url).actions() == {"repaired": BLOBS}
     assert len(first.objects()) == BLOBS
@@ -165,6 +171,28 @@ def test_a_bucket_that_does_not_deliver(session, first, second, monkeypatch, tmp
         assert bad in str(caught.value)
         assert second.public in str(caught.value)
         assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("trouble", ["slow", "reset", "cut"])
+def test_a_bucket_behind_a_bad_network(session, seaweedfs, second, tmp_path, trouble):
+    """A bucket that is slow, or whose connections break: pull, clone and upload come to their end, byte for byte."""
+    before = Files(tmp_path / "store").blobs()
+    with FaultProxy(seaweedfs.port) as proxy:
+        bucket = Bucket(seaweedfs, "mltraq")
+        bad = bucket.url.replace(f":{seaweedfs.port}/", f":{proxy.port}/")
+        lake.add(session, remotes=[bad, second.url], in_place=True)
+        proxy.fault = lambda request: trouble if request.startswith("GET") and "list-type" not in request else None
+        if trouble == "slow":
+            lake.clone(session, tmp_path / "clone")
+        else:
+            with pytest.warns(RemoteFailedWarning, match=str(proxy.port)):
+                lake.clone(session, tmp_path / "clone")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RemoteFailedWarning)
+            lake.upload(session, remotes=tmp_path / "third")
+            assert lake.pull(session).actions() == {"pulled": BLOBS}
+    assert Files(tmp_path / "clone").blobs() == Files(tmp_path / "store").blobs() == before
+    assert set(Files(tmp_path / "third").objects().values()) == set(before.values())
 
 
 def test_two_clients_at_once(session, first, tmp_path):

@@ -28,6 +28,7 @@ LAYERS = {
     "mltraq_ds.blob": (1, 2),
     "mltraq_ds.cached": (1, 3),
     "mltraq_ds.pointed": (1, 3),
+    "mltraq_ds.anywhere": (1, 4),
     "mltraq_ds.objects": (2, 0),
     "mltraq_ds.place": (3, 0),
     "mltraq_ds.lazy": (3, 0),

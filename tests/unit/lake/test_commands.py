@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from lake_scene import RUNS, Files, expected, open_session, values_of
@@ -60,6 +62,36 @@ def test_secrets_are_written_nowhere(session, files, home, tmp_path):
     assert code != 0
     assert SECRET not in out + err
     assert not any(SECRET.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+@pytest.mark.skipif(not os.path.exists("/usr/bin/git"), reason="git is not installed")
+def test_the_page_on_git(session, files, home, tmp_path):
+    """What the how-to says about git is typed as it stands there: init, commit, push, clone elsewhere, read."""
+    page = (Path(__file__).parents[3] / "docs" / "how-to" / "use-remotes.md").read_text(encoding="utf-8")
+    section = page.partition("## Version a store with git")[2].partition("\n## ")[0]
+    first, second = re.findall(r"^```console\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    (tmp_path / "lab").symlink_to(files.root)
+    configured = {"user.name": "test", "user.email": "test@example.invalid", "init.defaultBranch": "main"}
+    settings = {"GIT_CONFIG_COUNT": str(len(configured))}
+    for number, (name, value) in enumerate(configured.items()):
+        settings |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
+    typed = f'python() {{ "{sys.executable}" "$@"; }}\nmltraq-ds() {{ python -m mltraq_ds.cli "$@"; }}'
+    said = ""
+    for block in (first, second):
+        script = re.sub(r"^\$ ", "", block, flags=re.MULTILINE).replace("s3://our-bucket/lake", str(home.root))
+        found = subprocess.run(
+            ["bash", "-e", "-c", f"{typed}\n{script}"],
+            cwd=tmp_path,
+            env={**os.environ, **settings, "MLTRAQ_DS_TQDM_DISABLE": "true"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert found.returncode == 0, found.stdout + found.stderr
+        said = found.stdout
+    assert "[3 rows" in said
+    assert Files(tmp_path / "elsewhere" / "data").blobs() == {}
+    assert values_of(open_session(tmp_path / "elsewhere" / "data")) == expected()
 
 
 @pytest.mark.skipif(not os.path.exists("/usr/bin/git"), reason="git is not installed")

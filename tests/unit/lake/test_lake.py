@@ -8,15 +8,18 @@ import warnings
 
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from lake_scene import RUNS, Files, expected, open_session, values_of
 
 from mltraq_ds import DataStore, create_session, lake
 from mltraq_ds.errors import (
     ConflictError,
     KeyMissingError,
+    MltraqDSError,
     NotFoundError,
     RemoteFailedWarning,
     RemotesError,
+    RunFailedWarning,
     UsageError,
 )
 from mltraq_ds.lake.lineage import Lineage
@@ -72,11 +75,24 @@ def test_wrong_objects_are_repaired(session, home, tmp_path, damage, is_known):
     if damage == "other bytes" and is_known:
         with pytest.raises(RemotesError, match="bytes are wrong"):
             lake.verify(store)
-        path.unlink()
-        assert lake.upload(store, remotes=home.root).count("uploaded") == 1
-    else:
-        assert lake.upload(store, remotes=home.root).count("repaired") == 1
+    assert lake.upload(store, remotes=home.root).count("repaired") == 1
     assert path.read_bytes() == good
+    assert lake.verify(store).actions() == {"intact": BLOBS}
+    assert lake.upload(store, remotes=home.root).actions() == {"found": BLOBS}
+
+
+@pytest.mark.parametrize("where", ["in place", "output"])
+def test_add_repairs_what_local_bytes_would_go_for(session, home, tmp_path, where):
+    """A wrong object of the right size under an own pointer is noticed before anything relies on it."""
+    lake.upload(session, remotes=home.root)
+    path = max(home.root.iterdir(), key=lambda path: path.stat().st_size)
+    path.chmod(0o644)
+    path.write_bytes(bytes(path.stat().st_size))
+    out = tmp_path / ("store" if where == "in place" else "out")
+    report = lake.add(session, remotes=home.root, **({"in_place": True} if where == "in place" else {"output": out}))
+    assert report.count("repaired") == 1
+    assert Files(out).blobs() == {}
+    assert values_of(open_session(out)) == expected()
 
 
 def test_old_objects_are_refreshed(session, home):
@@ -217,8 +233,8 @@ def test_status_and_verify(session, home, tmp_path):
     assert all("never verified" in note for note in report.notes)
     assert lake.verify(session, remote=home.root).actions() == {"intact": RUNS}
     assert [f"{'lake' in note} {'never' in note}" for note in lake.status(session).notes] == [
-        "True False",
         "False True",
+        "True False",
     ]
     assert session.check().kinds() == {}
 
@@ -385,10 +401,18 @@ def test_step_of_a_run(session, files, home):
 
 def test_memory_is_a_remote(session, files):
     """Any storage is a remote."""
+    before = files.blobs()
     lake.add(session, remotes="memory://lake-of-a-test", in_place=True)
     assert files.blobs() == {}
+    objects = {
+        name.rpartition("/")[2]: bytes(data.getvalue())
+        for name, data in MemoryFileSystem.store.items()
+        if name.startswith("/lake-of-a-test/") and not name.endswith("_lake.json")
+    }
+    assert objects == {hashlib.sha256(data).hexdigest(): data for data in before.values()}
     assert values_of(session) == expected()
     lake.pull(session)
+    assert files.blobs() == before
     assert lake.verify(session).actions() == {"intact": BLOBS}
 
 
@@ -551,7 +575,7 @@ def test_dropping_and_forgetting_at_once(session, home, monkeypatch):
 
 
 def test_one_place_is_one_copy(session, files, home, tmp_path):
-    """Two URLs of one remote are one copy; a wrong object that is found does not count, and local bytes stay."""
+    """Two URLs of one remote are one copy; a wrong object that is found is repaired before local bytes go."""
     (tmp_path / "alias").symlink_to(home.root)
     with pytest.raises(UsageError, match="1 different remotes"):
         lake.add(session, remotes=[home.root, tmp_path / "alias"], in_place=True, num_copies=2)
@@ -562,11 +586,10 @@ def test_one_place_is_one_copy(session, files, home, tmp_path):
     path = max(home.root.iterdir(), key=lambda path: path.stat().st_size)
     path.chmod(0o644)
     path.write_bytes(bytes(path.stat().st_size))
-    with pytest.raises(RemotesError, match="are wrong"):
-        lake.add(session, remotes=home.root, in_place=True)
-    (kept,) = files.blobs().values()
-    assert kept in before.values()
-    assert len(kept) == path.stat().st_size
+    assert lake.add(session, remotes=home.root, in_place=True).actions() == {"found": BLOBS - 1, "repaired": 1}
+    assert files.blobs() == {}
+    assert set(home.objects().values()) == set(before.values())
+    assert values_of(open_session(files.root)) == expected()
 
 
 def test_remotes_that_are_gone(session, home, tmp_path):
@@ -594,3 +617,57 @@ def test_a_slow_remote(session, files, home):
     assert files.blobs() == {}
     assert values_of(session) == expected()
     assert len(slow.fired) > BLOBS
+
+
+def train(run):
+    run.fields.ds = DataStore(w=np.arange(3000.0) + run.params.lr)
+    run.fields.other = DataStore(w=np.arange(100.0))
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_step_of_a_new_experiment(session, home, n_jobs):
+    """In a new experiment the blobs are uploaded right after it is persisted, each time that it is trained."""
+    experiment = session.create_experiment("new").add_runs(lr=[1, 2, 3])
+    experiment.execute([train, lake.upload_step(home.root, keys="ds")], n_jobs=n_jobs)
+    assert [run.exception for run in experiment.runs.values()] == [None] * 3
+    assert not home.root.exists() or home.objects() == {}
+    experiment.persist()
+    assert sorted(lake.status(session).actions().items()) == [("local", BLOBS + 3), ("local and remote", 3)]
+    assert len(home.objects()) == 3
+    experiment.runs.first().params.lr = 7
+    experiment.execute([train, lake.upload_step(home.root, keys="ds")], n_jobs=n_jobs)
+    experiment.persist(if_exists="update")
+    assert lake.status(session).count("local and remote") == 3
+    assert lake.verify(session).actions() == {"intact": 3}
+
+
+def test_step_by_run(home, tmp_path):
+    """The same where an experiment is executed and persisted in one call, into a store that is not there yet."""
+    import mltraq_ds
+
+    session = create_session("sqlite:///:memory:", tmp_path / "own")
+    experiment = session.create_experiment("new").add_runs(lr=[1, 2])
+    mltraq_ds.run(experiment, [train, lake.upload_step(home.root)], store=tmp_path / "results")
+    assert lake.status(tmp_path / "results").actions() == {"local and remote": 4}
+
+
+def test_step_of_a_field_that_is_not_there(session, home):
+    """A typing error fails the run, and names the fields."""
+    experiment = session.create_experiment("new").add_run(lr=1)
+    with pytest.warns(RunFailedWarning):
+        experiment.execute([train, lake.upload_step(home.root, keys="sd")])
+    assert "'sd'. It has ds, lr, other" in str(experiment.runs.first().exception)
+
+
+def test_step_whose_upload_fails(session, home):
+    """The experiment is persisted all the same, and persisting it again finishes the upload."""
+    experiment = session.create_experiment("new").add_run(lr=1)
+    experiment.execute([train, lake.upload_step(home.root)])
+    home.root.write_text("no folder")
+    with pytest.raises(MltraqDSError) as caught:
+        experiment.persist()
+    assert "persisted" in caught.value.__notes__[0]
+    assert session.load_experiment("new").runs.first().fields.ds.w[0] == 1
+    home.root.unlink()
+    experiment.persist(if_exists="update")
+    assert lake.status(session).count("local and remote") == 2

@@ -20,6 +20,7 @@ from mltraq_ds.errors import (
     RemotesError,
     UsageError,
 )
+from mltraq_ds.storage import remote_urls
 from mltraq_ds.storage.pointer import Pointer
 from mltraq_ds.storage.remote_urls import open_remote, parse_remote
 
@@ -125,6 +126,11 @@ ENVIRONMENTS = [
     ({"AWS_ACCESS_KEY": "k1", "AWS_SECRET_ACCESS_KEY": "s1"}, ("k1", "s1")),
     ({"MINIO_ACCESS_KEY": "k2", "MINIO_SECRET_KEY": "s2"}, ("k2", "s2")),
     ({"AWS_ACCESS_KEY_ID": "k0", "AWS_SECRET_ACCESS_KEY": "s0", "MINIO_ACCESS_KEY": "k2"}, (None, None)),
+    ({"AWS_ACCESS_KEY_ID": "k0", "AWS_SECRET_KEY": "s1"}, ("k0", "s1")),
+    ({"AWS_ACCESS_KEY_ID": "k0", "MINIO_SECRET_KEY": "s2"}, ("k0", "s2")),
+    ({"AWS_ACCESS_KEY": "k1", "MINIO_SECRET_KEY": "s2"}, ("k1", "s2")),
+    ({"MINIO_ACCESS_KEY": "k2", "AWS_SECRET_ACCESS_KEY": "s0"}, ("k2", "s0")),
+    ({"AWS_ACCESS_KEY_ID": "k0"}, ("k3", "s3")),
     ({}, ("k3", "s3")),
 ]
 
@@ -162,7 +168,7 @@ def test_profile_comes_before_the_client_of_minio(monkeypatch, tmp_path):
 
 
 def _asked(monkeypatch, home, environment):
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_ACCESS_KEY", "MINIO_ACCESS_KEY", "AWS_PROFILE", "AWS_SECRET_ACCESS_KEY"):
+    for name in (*remote_urls._ACCESS, *remote_urls._SECRET, "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(home))
     for name, value in environment.items():

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from mltraq_ds import DataStore, create_session, options
+from mltraq_ds.anywhere import open_anywhere
 from mltraq_ds.blob.hashing import PIECE
 from mltraq_ds.cached import CachedSource
 from mltraq_ds.errors import CacheFailedWarning, CorruptBlobError
 from mltraq_ds.objects import Objects
-from mltraq_ds.pointed import open_anywhere
 from mltraq_ds.storage import cache as cache_module
 from mltraq_ds.storage import open_storage
 from mltraq_ds.storage.cache import ReadCache

@@ -1,0 +1,132 @@
+"""Clones and outputs that are brought up to date: what has gone goes, bytes give way to pointers, no place is lost."""
+
+import numpy as np
+import pytest
+from lake_scene import RUNS, Files, expected, open_session, values_of
+
+from mltraq_ds import DataStore, lake
+from mltraq_ds.errors import MltraqDSError, RemotesError
+from mltraq_ds.lake import following
+
+BLOBS = 2 * RUNS + 1
+
+VERBS = {
+    "add": lambda session, home, out: lake.add(session, out, remotes=home.root),
+    "clone": lambda session, home, out: lake.clone(session, out),
+}
+
+
+def persist_another(session, name="other"):
+    experiment = session.create_experiment(name)
+    with experiment.run() as run:
+        run.fields.ds = DataStore(w=np.arange(500.0))
+    experiment.persist()
+    return experiment
+
+
+def names(store):
+    return sorted(open_session(store).ls().name)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_what_was_deleted_goes(session, home, tmp_path, verb):
+    """An experiment that was deleted in the source is deleted in the output; nothing of it is left."""
+    other = persist_another(session)
+    out = tmp_path / "out"
+    VERBS[verb](session, home, out)
+    assert names(out) == ["digits", "other"]
+    session.delete_experiment("other")
+    VERBS[verb](session, home, out)
+    assert names(out) == ["digits"]
+    assert not (out / other.id_experiment).exists()
+    assert other.id_experiment not in (out / "_clone.json").read_text()
+    assert open_session(out).check(deep=True).kinds() == {}
+    assert values_of(open_session(out)) == expected()
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_what_came_from_elsewhere_stays(session, home, tmp_path, verb):
+    """Two stores may go into one output: neither takes away what came from the other, or what was made there."""
+    second = open_session(tmp_path / "second")
+    persist_another(second)
+    out = tmp_path / "out"
+    VERBS[verb](second, home, out)
+    VERBS[verb](session, home, out)
+    persist_another(open_session(out), "made there")
+    VERBS[verb](session, home, out)
+    VERBS[verb](second, home, out)
+    assert names(out) == ["digits", "made there", "other"]
+
+
+@pytest.mark.parametrize("change", ["persisted", "file beside"])
+def test_what_somebody_went_on_with_stays(session, home, tmp_path, change):
+    """Deleted in the source, but changed in the clone: it is theirs now."""
+    other = persist_another(session)
+    lake.clone(session, tmp_path / "out")
+    if change == "persisted":
+        theirs = open_session(tmp_path / "out").load_experiment("other")
+        theirs.fields.note = "theirs"
+        theirs.persist(if_exists="update")
+    else:
+        (tmp_path / "out" / other.id_experiment / "notes.txt").write_text("theirs")
+    session.delete_experiment("other")
+    lake.clone(session, tmp_path / "out")
+    assert names(tmp_path / "out") == ["digits", "other"]
+
+
+def test_killed_between_end_and_removal(session, home, tmp_path, monkeypatch):
+    """The end is there, its files too: the next time they go."""
+    persist_another(session)
+    lake.clone(session, tmp_path / "out")
+    session.delete_experiment("other")
+
+    def stopped(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(following, "remove_files", stopped)
+        lake.clone(session, tmp_path / "out")
+    assert names(tmp_path / "out") == ["digits"]
+    lake.clone(session, tmp_path / "out")
+    assert open_session(tmp_path / "out").check(deep=True).kinds() == {}
+
+
+def test_more_keys_the_second_time(session, home, tmp_path):
+    """Bytes of the first time give way to pointers once a remote has them, verified."""
+    out = Files(tmp_path / "out")
+    lake.add(session, out.root, remotes=home.root, keys="weights")
+    assert (len(out.pointers()), len(out.blobs())) == (RUNS, BLOBS - RUNS)
+    lake.add(session, out.root, remotes=home.root)
+    assert (len(out.pointers()), len(out.blobs())) == (BLOBS, 0)
+    assert values_of(open_session(out.root)) == expected()
+
+
+def test_a_clone_becomes_one_of_pointers(session, home, tmp_path):
+    """Bytes go only if the remote has them; otherwise they stay, and the command says why."""
+    out = Files(tmp_path / "out")
+    lake.clone(session, out.root)
+    lake.upload(session, remotes=home.root)
+    path = max(home.root.iterdir(), key=lambda path: path.stat().st_size)
+    path.chmod(0o644)
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(RemotesError, match="0 verified copies"):
+        lake.clone(session, out.root, mode="REMOTE_FILE")
+    assert (len(out.pointers()), len(out.blobs())) == (BLOBS, 1)
+    assert values_of(open_session(out.root)) == expected()
+
+
+def test_another_remote_the_second_time(session, home, tmp_path):
+    """The first remote is not forgotten: the second one stands before it."""
+    out = Files(tmp_path / "out")
+    lake.add(session, out.root, remotes=home.root)
+    lake.add(session, out.root, remotes=tmp_path / "second")
+    for pointer in out.pointers().values():
+        assert [url.rpartition("/")[2] for url in pointer["remotes"]] == ["second", "lake"]
+
+
+def test_pointers_to_nothing_are_not_cloned(session, home, tmp_path):
+    """A clone of pointers alone looks whether anything is behind them."""
+    lake.add(session, remotes=home.root, in_place=True)
+    home.root.rename(tmp_path / "away")
+    with pytest.raises(MltraqDSError, match="No remote has it"):
+        lake.clone(session, tmp_path / "out", mode="REMOTE_FILE")
