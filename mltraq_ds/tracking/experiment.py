@@ -178,8 +178,9 @@ class Experiment(Loading):
             raise UsageError("This experiment has no runs to execute. Add some with add_run() or add_runs().")
         if not listed:
             return self  # what a run became before, and why it failed, stays
-        for run in self.runs.values() if config is not None else ():
-            run.config = LazyBunch(config) if isinstance(config, Mapping) else config  # refused by name
+        if config is not None:
+            for run in self.runs.values():
+                run.config = LazyBunch(config) if isinstance(config, Mapping) else config  # refused by name
         execute_runs(
             list(self.runs.values()),
             listed,
