@@ -179,7 +179,7 @@ class Experiment(Loading):
         if not listed:
             return self  # what a run became before, and why it failed, stays
         for run in self.runs.values() if config is not None else ():
-            run.config = LazyBunch(config) if isinstance(config, Mapping) else config  # refused by name
+            run.config = LazyBunch(config) if isinstance(config, Mapping) else config  # type: ignore[assignment]
         execute_runs(
             list(self.runs.values()),
             listed,
