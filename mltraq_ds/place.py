@@ -15,7 +15,7 @@ from mltraq_ds.errors import UsageError
 from mltraq_ds.objects import Objects
 from mltraq_ds.storage import Storage, open_storage
 
-__all__ = ["Place", "Unreachable", "active", "place_of", "set_default", "shareable"]
+__all__ = ["Place", "Unreachable", "active", "is_executing", "place_of", "refuse_mix_up", "set_default", "shareable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,17 @@ def _default_place() -> Place:
     if not _default:
         raise UsageError("No store is known here. Pass store=…, or make a session with create_session() first.")
     place = _default[0]()
-    url = place.objects.storage.url
+    refuse_mix_up(place.objects.storage.url)
+    return place
+
+
+def is_executing() -> bool:
+    """Tell whether steps or a ``with`` block of a run are executing here: in this thread, or with its context."""
+    return _CURRENT.get() is not None
+
+
+def refuse_mix_up(url: str) -> None:
+    """Raise `UsageError` if a run with another store than the default session's, at `url`, executes elsewhere."""
     for other in tuple(_active):
         other_url = other.url if isinstance(other, Unreachable) else other.objects.storage.url
         if other_url != url:
@@ -114,7 +124,6 @@ def _default_place() -> Place:
                 f"this thread, and the default session has the store {url}. Pass store=…, or run the thread in "
                 "contextvars.copy_context(), made by the step that starts it."
             )
-    return place
 
 
 def shareable(place: Place | Unreachable) -> Place | Unreachable:

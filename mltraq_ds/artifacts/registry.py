@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -12,11 +11,11 @@ from mltraq_ds import ids, place
 from mltraq_ds.artifacts import leftovers  # noqa: F401 - says how backends are asked
 from mltraq_ds.artifacts.artifact import Artifact
 from mltraq_ds.artifacts.backends import backend_of, choose, place_of
+from mltraq_ds.artifacts.home import Home, rows_of
 from mltraq_ds.artifacts.listing import ArtifactStore
 from mltraq_ds.artifacts.provenance import capture
 from mltraq_ds.errors import ArtifactNotFoundError, DatabaseUnavailableError, KeyMissingError, UsageError
-from mltraq_ds.objects import Objects
-from mltraq_ds.orm.artifacts import ArtifactIndex, stores_of
+from mltraq_ds.orm.artifacts import stores_of
 from mltraq_ds.orm.index import Index
 from mltraq_ds.orm.overview import remembered_url
 from mltraq_ds.settings import resolve
@@ -26,7 +25,6 @@ from mltraq_ds.store.keeping import Kept
 from mltraq_ds.store.saving import Save
 from mltraq_ds.store.version_deletion import delete_version
 from mltraq_ds.store.versions import Version
-from mltraq_ds.tracking import Session
 from mltraq_ds.tracking.default import default_session
 
 __all__ = ["artifact_store", "delete", "get", "save"]
@@ -36,29 +34,13 @@ __all__ = ["artifact_store", "delete", "get", "save"]
 _OURS = frozenset({"self", "saving", "settings", "value"})
 
 
-@dataclass(frozen=True)
-class _Home:
-    """The store that is meant: that of the run which is executing, else of the default session."""
-
-    objects: Objects
-    session: Session | None
-
-    def index(self, *, make: bool = False) -> ArtifactIndex | None:
-        """Return the rows, after finishing what killed writers have left; None without database or store."""
-        if self.session is None:
-            return None
-        opened = self.session._make_index() if make else self.session._open_index()
-        return _rows_of(opened)
-
-
-def _rows_of(index: Index | None) -> ArtifactIndex | None:
-    return None if index is None else ArtifactIndex(index.database, index.store_id)
-
-
-def _home() -> _Home:
+def _home() -> Home:
     session = default_session()
+    if not place.is_executing():
+        place.refuse_mix_up(session.storage.url)
+        return Home(session.objects(), session)
     objects = place.place_of(None).objects  # a step of a run saves where its experiment is
-    return _Home(objects, session if session.storage.url == objects.storage.url else None)
+    return Home(objects, session if session.storage.url == objects.storage.url else None)
 
 
 def save(value: object, name: str, storage_backend: str | None = None, **kwargs: Any) -> Artifact:
@@ -224,7 +206,7 @@ def artifact_store() -> ArtifactStore:
     if index is not None:
         # Of steps that had no database.
         recovery.recover(session.objects(), index, recovery.warn_left, asks_backends=False)
-    rows = _rows_of(index)
+    rows = rows_of(index)
     return ArtifactStore([row for row in rows.rows() if not row.is_deleted] if rows else [], get)
 
 
@@ -234,7 +216,7 @@ def _checked(name: object) -> str:
     return name
 
 
-def _find(home: _Home, name: str, version: object) -> Version:
+def _find(home: Home, name: str, version: object) -> Version:
     """Return a version, a tombstone only if it was asked for by number."""
     storage, folder = home.objects.storage, layout.artifact_folder(_checked(name))
     if version is not None:
@@ -255,7 +237,7 @@ def _find(home: _Home, name: str, version: object) -> Version:
     return found
 
 
-def _known_version(home: _Home, folder: str, *, above: int, to: int | None = None) -> Version | None:
+def _known_version(home: Home, folder: str, *, above: int, to: int | None = None) -> Version | None:
     """Return what the database knows beyond the files; raise if its file was lost."""
     with suppress(DatabaseUnavailableError):  # then the files alone answer
         index = home.index()
@@ -264,7 +246,7 @@ def _known_version(home: _Home, folder: str, *, above: int, to: int | None = Non
     return None
 
 
-def _missing(home: _Home, name: str, version: int | None) -> ArtifactNotFoundError:
+def _missing(home: Home, name: str, version: int | None) -> ArtifactNotFoundError:
     others = _others(home, name)
     if version is not None and others:
         return ArtifactNotFoundError(f"Artifact {name!a:.200} has no version {version}.{others}")
@@ -280,13 +262,13 @@ def _missing(home: _Home, name: str, version: int | None) -> ArtifactNotFoundErr
     )
 
 
-def _others(home: _Home, name: str) -> str:
+def _others(home: Home, name: str) -> str:
     found = versions.read_all(home.objects.storage, layout.artifact_folder(name), lambda key, error: None)
     living = [str(version.number) for version in found if not version.deleted]
     return f" There is version {', '.join(living)}." if living else ""
 
 
-def _elsewhere(home: _Home, name: str) -> str:
+def _elsewhere(home: Home, name: str) -> str:
     """Return where another store of the same database is that has an artifact of this name, empty for none."""
     if home.session is None:
         return ""
@@ -297,7 +279,7 @@ def _elsewhere(home: _Home, name: str) -> str:
     return ""
 
 
-def _names(home: _Home) -> list[str]:
+def _names(home: Home) -> list[str]:
     """Return the names of living artifacts, of the rows; without these of the files."""
     with suppress(DatabaseUnavailableError):
         index = home.index()

@@ -175,7 +175,7 @@ class Session(Upkeep):
         if name is not None and not isinstance(name, str):
             raise UsageError(f"The name of an experiment is a string, not {type(name).__name__}. Use str(...).")
         new_uuid = self.new_uuid
-        is_taken = self._is_taken if new_uuid is ids.next_uuid else _never
+        is_taken = self._is_taken if new_uuid is ids.next_uuid else lambda candidate: False
         return Experiment(self, str(ids.fresh_uuid(new_uuid, is_taken)), name, fields)
 
     def _is_taken(self, candidate: uuid.UUID) -> bool:
@@ -254,10 +254,8 @@ class Session(Upkeep):
 
         Raises
         ------
-        ExperimentNotFoundError
-            If there is none.
-        DatabaseUnavailableError
-            If the database does not answer.  Nothing was changed.
+        ExperimentNotFoundError, DatabaseUnavailableError
+            If there is none; if the database does not answer.  Nothing was changed.
         """
         if (name is None) == (id_experiment is None):
             raise UsageError("delete_experiment() takes a name or an id_experiment, and one of them only.")
@@ -300,7 +298,3 @@ class Session(Upkeep):
         """
         self._known_index()
         return self.database.query(statement, parameters)
-
-
-def _never(candidate: uuid.UUID) -> bool:
-    return False
