@@ -207,8 +207,8 @@ class Experiment(Loading):
         ------
         UnsupportedTypeError
             If a value has no codec; names experiment, run, key, type and what to do.  Nothing was changed.
-        ExperimentExistsError
-            If the name or the experiment exists.  Nothing was changed.
+        ExperimentExistsError, UnknownStoreError
+            If the name or the experiment exists, or the database has never read this store.  Nothing was changed.
         ConcurrentPersistError
             If another writer committed first.  Theirs stands, ours was removed again.
         StorageError

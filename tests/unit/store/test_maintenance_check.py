@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from mltraq_ds import options
-from mltraq_ds.errors import StorageError, UsageError
+from mltraq_ds.errors import DatabaseUnavailableError, StorageError, UsageError
 from mltraq_ds.orm.overview import owners
 from mltraq_ds.store import descriptors, generations, layout, maintenance
 from mltraq_ds.store.generations import Replaced
@@ -362,6 +362,12 @@ def test_check_makes_no_database(scene, tmp_path):
             assert "rebuild_index()" in found.remedy
             assert ("moved away" in found.remedy) == (name == "garbage")
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+    with scene.open(f"sqlite:///{tmp_path}/garbage.db") as session:
+        with pytest.raises(DatabaseUnavailableError, match=r"move it away and use rebuild_index\(\)"):
+            session.rebuild_index()
+        (tmp_path / "garbage.db").rename(tmp_path / "garbage")
+        session.rebuild_index()
+        assert session.check().kinds() == {}
 
 
 def test_check_after_the_database_was_lost(local, tmp_path):
