@@ -36,11 +36,13 @@ class Unreachable:
 CURRENT: ContextVar[Place | Unreachable | None] = ContextVar("mltraq_ds_place", default=None)
 
 _default: list[Callable[[], Place]] = []
+_open: list[Callable[[str], Storage]] = [open_storage]
 
 
-def set_default(provider: Callable[[], Place]) -> None:
-    """Name the function that gives the default session's place; called once, by `tracking`."""
+def set_default(provider: Callable[[], Place], opener: Callable[[str], Storage]) -> None:
+    """Name the functions that give the default place, and the storage at a URL; called once, by `tracking`."""
     _default[:] = [provider]
+    _open[:] = [opener]
 
 
 def place_of(store: Any) -> Place:
@@ -71,7 +73,7 @@ def place_of(store: Any) -> Place:
     if isinstance(store, Storage):
         return Place(Objects(store))
     if isinstance(store, str | os.PathLike):
-        return Place(Objects(open_storage(os.fspath(store))))
+        return Place(Objects(_open[0](os.fspath(store))))
     place = getattr(store, "place", None)
     if isinstance(place, Place):
         return place

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from mltraq_ds.errors import UsageError
 from mltraq_ds.storage.base import Buffer, Source, Stat, Storage
@@ -16,19 +17,57 @@ from mltraq_ds.storage.places import scheme_of
 from mltraq_ds.storage.streams import stream_of
 from mltraq_ds.storage.transfers import OnTransfer
 
-__all__ = ["Buffer", "Durability", "LocalStorage", "Source", "Stat", "Storage", "open_storage", "stream_of"]
+__all__ = [
+    "Buffer",
+    "Durability",
+    "LocalStorage",
+    "Source",
+    "Stat",
+    "Storage",
+    "Usual",
+    "open_storage",
+    "set_usual",
+    "stream_of",
+    "usually",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """How storages are opened where nothing else is said; the fields are parameters of `open_storage`."""
+
+    durability: Durability = "full"
+    mmap: bool = True
+    on_transfer: OnTransfer | None = None
+    client: ClientName = "auto"
+
+
+_usual: list[Callable[[], Usual]] = []
+
+
+def set_usual(provider: Callable[[], Usual]) -> None:
+    """Name the function that gives what options say; called once, by `tracking`, which reads them."""
+    _usual[:] = [provider]
+
+
+def usually() -> Usual:
+    """Return how storages are opened where nothing else is said."""
+    return _usual[0]() if _usual else Usual()
 
 
 def open_storage(
     url: str | os.PathLike[str],
     *,
     storage_options: Mapping[str, object] | None = None,
-    durability: Durability = "full",
-    mmap: bool = True,
+    durability: Durability | None = None,
+    mmap: bool | None = None,
     on_transfer: OnTransfer | None = None,
-    client: ClientName = "auto",
+    client: ClientName | None = None,
 ) -> Storage:
     """Return the storage at a URL.  Nothing is made or written until it is used.
+
+    What is not said is as options have it where sessions are known (`mltraq_ds.create_session` and what belongs to it),
+    otherwise "full", True, none and "auto".
 
     Parameters
     ----------
@@ -63,10 +102,16 @@ def open_storage(
     'memory://docs'
     """
     place = os.fspath(url)
+    usual = usually()
     if scheme_of(place) not in ("", "file"):
         from mltraq_ds.storage.remote import RemoteStorage
 
-        storage = RemoteStorage(place, storage_options=storage_options, on_transfer=on_transfer, client=client)
+        storage = RemoteStorage(
+            place,
+            storage_options=storage_options,
+            on_transfer=on_transfer or usual.on_transfer,
+            client=client or usual.client,
+        )
         storage.warn_of_secrets()
         return storage
     if storage_options:
@@ -74,4 +119,4 @@ def open_storage(
             f"The storage options {sorted(storage_options)} are refused because {place!r} is a folder, which takes "
             "none. Leave them out, or give the URL that they are for."
         )
-    return LocalStorage(place, durability=durability, mmap=mmap)
+    return LocalStorage(place, durability=durability or usual.durability, mmap=usual.mmap if mmap is None else mmap)

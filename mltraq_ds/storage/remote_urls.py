@@ -146,12 +146,15 @@ def open_remote(url: str | os.PathLike[str]) -> Storage:
 
 
 def _open(remote: RemoteUrl, options: dict[str, Any]) -> Storage:
-    from mltraq_ds.storage import open_storage
+    from mltraq_ds.storage import open_storage, usually
     from mltraq_ds.storage.remote import RemoteStorage
 
     if "key" not in options:
         return open_storage(remote.storage_url, storage_options=options or None)
-    storage = RemoteStorage(remote.storage_url, storage_options=options)
+    usual = usually()
+    storage = RemoteStorage(
+        remote.storage_url, storage_options=options, on_transfer=usual.on_transfer, client=usual.client
+    )
     if remote.user:
         storage.warn_of_secrets()  # those of the environment are where they belong
     return storage

@@ -9,8 +9,9 @@ from typing import Any
 
 from mltraq_ds import place
 from mltraq_ds.settings import resolve
-from mltraq_ds.storage import Storage
+from mltraq_ds.storage import Storage, set_usual
 from mltraq_ds.tracking.experiment import Experiment
+from mltraq_ds.tracking.opening import named, usual
 from mltraq_ds.tracking.session import Session
 
 __all__ = ["create_experiment", "create_session", "default_session"]
@@ -54,4 +55,5 @@ def create_experiment(name: str | None = None, **fields: Any) -> Experiment:
     return default_session().create_experiment(name, **fields)
 
 
-place.set_default(lambda: default_session().place)
+place.set_default(lambda: default_session().place, named)
+set_usual(usual)

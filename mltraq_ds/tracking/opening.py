@@ -9,8 +9,9 @@ from typing import Any
 
 from mltraq_ds.objects import Objects
 from mltraq_ds.settings import Settings, options, resolve
-from mltraq_ds.storage import Storage, open_storage
+from mltraq_ds.storage import Storage, Usual, open_storage
 from mltraq_ds.storage.cache import ReadCache
+from mltraq_ds.storage.places import scheme_of
 from mltraq_ds.tracking.database import Database, told_where
 from mltraq_ds.tracking.transfer_bar import transfer_bar
 
@@ -51,17 +52,36 @@ def _storage(settings: Settings) -> Storage:
         )
 
 
-def opened_at(url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None) -> Storage:
-    """Return another storage than that of the options, but with their durability."""
+def usual() -> Usual:
+    """Return how storages are opened, as the present options say."""
     settings = resolve()
-    return open_storage(
-        os.fspath(url),
-        storage_options=dict(storage_options) if storage_options else None,
+    return Usual(
         durability=settings["datastore.durability"],
         mmap=settings["datastore.mmap"],
         on_transfer=transfer_bar,
         client=settings["datastore.client"],
     )
+
+
+def opened_at(url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None) -> Storage:
+    """Return another storage than that of the options, but with their durability."""
+    return open_storage(os.fspath(url), storage_options=dict(storage_options) if storage_options else None)
+
+
+def named(url: str) -> Storage:
+    """Return the storage at a URL that a call names.
+
+    Option ``datastore.storage_options`` is used if it is for the same service: scheme and bucket, or host, are those of
+    ``datastore.url``.  Credentials go nowhere else.
+    """
+    settings = resolve()
+    is_same = scheme_of(url) != "" and _service_of(url) == _service_of(settings["datastore.url"])
+    return opened_at(url, settings["datastore.storage_options"] if is_same else None)
+
+
+def _service_of(url: str) -> tuple[str, str]:
+    authority = url.partition("://")[2].partition("/")[0]
+    return scheme_of(url), authority.rpartition("@")[2]
 
 
 def objects_at(storage: Storage, settings: Settings) -> Objects:
