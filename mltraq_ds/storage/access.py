@@ -11,13 +11,15 @@ from types import TracebackType
 from typing import Any
 
 from mltraq_ds.errors import MltraqDSError, SecretInOptionsWarning, UsageError
-from mltraq_ds.storage.answers import is_transient
+from mltraq_ds.storage.answers import code_of, is_transient, status_of
 from mltraq_ds.storage.failures import Failing, failure_of
 from mltraq_ds.storage.filesystems import check_installed, known_schemes, make_filesystem
 from mltraq_ds.storage.obstore_options import ClientName, chosen_client, make_store
 from mltraq_ds.storage.places import public_url, scheme_of, secrets_of
 
 __all__ = ["Access", "RemoteFailing", "known_schemes"]
+
+_BUCKETS = {"gcs", "gs", "s3", "s3a"}  # what follows their "://" is a bucket and nothing else
 
 
 class Access:
@@ -118,7 +120,8 @@ class RemoteFailing(Failing):
             return
         failure = failure_of(self.verb, self.key, self.url, error, self._access.without_secrets(str(error)))
         if is_transient(error):
-            vars(failure)["is_transient"] = True  # looked at by those who repeat; survives when the cause is not told
+            # Looked at by those who repeat; survives when the cause is not told.
+            vars(failure).update(is_transient=True, is_silence=status_of(error) is None and not code_of(error))
         raise failure from (None if self._access.is_telling(error) else error)
 
 
@@ -130,5 +133,15 @@ def _check_url(url: str, shown: str) -> None:
         reason = "has a query or fragment; pass what it says in 'storage_options'"
     elif ".." in url.split("/"):
         reason = "contains '..'"
+    elif scheme_of(url) in _BUCKETS:
+        reason = _wrong_bucket(url.partition("://")[2].partition("/")[0])
     if reason:
         raise UsageError(f"The URL {shown!r} is refused because it {reason}. Write '<scheme>://<bucket>/<prefix>'.")
+
+
+def _wrong_bucket(authority: str) -> str:
+    if "@" in authority:
+        return "has a key or user before its bucket; pass these as 'storage_options', or better name a profile"
+    if ":" in authority:
+        return "names a server; pass its URL as 'endpoint_url' in 'storage_options'"
+    return "" if authority else "names no bucket"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 
 __all__ = ["code_of", "is_absence", "is_refused", "is_taken", "is_transient", "refusal_of", "status_of"]
@@ -38,12 +39,14 @@ _TRANSIENT_ERRNO = frozenset(
 # By name, since none of their packages (aiohttp, botocore, azure, paramiko) need be installed.
 _TRANSIENT_CLASSES = frozenset(
     [
+        "ChunkedEncodingError",
         "ClientConnectionError",
         "ClientPayloadError",
         "ServerDisconnectedError",
         "ServerTimeoutError",
         "ConnectTimeoutError",
         "ConnectionClosedError",
+        "ConnectionError",
         "EndpointConnectionError",
         "HTTPClientError",
         "IncompleteReadError",
@@ -56,6 +59,7 @@ _TRANSIENT_CLASSES = frozenset(
         "EOFError",
         "NoValidConnectionsError",
         "SSHException",
+        "TransportError",
     ]
 )
 # They are kinds of the above that stay the same however often one asks.
@@ -76,6 +80,7 @@ _TAKEN_CODES = frozenset(["BlobAlreadyExists", "ConditionNotMet", "PreconditionF
 
 _CREDENTIALS = "Look at the credentials: options, environment, profile or the provider's own configuration."
 _PERMISSION = "Ask whoever owns it for the permission, or use other credentials."
+_BUSY = ("the service is busy and asks us to slow down", "Try again later, or with fewer workers at a time.")
 #: Code or name of a class: reason and remedy.
 _REFUSALS: dict[str, tuple[str, str]] = {
     "AccessDenied": ("these credentials are not permitted to do that", _PERMISSION),
@@ -98,15 +103,26 @@ _REFUSALS: dict[str, tuple[str, str]] = {
         "the clock of this machine differs too much from that of the service",
         "Set the clock (NTP).",
     ),
+    "ServerBusy": _BUSY,
+    "ServiceUnavailable": _BUSY,
     "SignatureDoesNotMatch": ("the secret key is wrong", _CREDENTIALS),
+    "SlowDown": _BUSY,
+    "Throttling": _BUSY,
+    "ThrottlingException": _BUSY,
     "TokenRefreshRequired": ("the credentials have expired", "Renew them."),
 }
 _BY_STATUS: dict[int, tuple[str, str]] = {
     401: ("the service does not accept these credentials", _CREDENTIALS),
     403: ("the service refuses these credentials", f"They may be wrong or not permitted to do that. {_CREDENTIALS}"),
     405: ("the service does not offer that", "It may be read-only; use another 'datastore.url'."),
+    429: _BUSY,
     501: ("the service does not offer that", "Use another service or 'datastore.url'."),
+    503: _BUSY,
 }
+
+
+#: How Python refuses what a client's function does not take.
+_UNKNOWN_OPTION = re.compile(r"unexpected keyword argument '(\w+)'")
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -133,6 +149,8 @@ def status_of(error: BaseException) -> int | None:
             name = next((name for name in ("status_code", "status", "code") if hasattr(found, name)), "")
             candidates = [getattr(found, name, None)]
         for status in candidates:
+            if isinstance(found, OSError) and str(found).startswith("Forbidden: "):
+                status = 403  # as gcsfs tells it
             if str(status).isdigit() and 100 <= int(str(status)) < 600:
                 return int(str(status))
     return None
@@ -197,4 +215,7 @@ def refusal_of(error: BaseException) -> tuple[str, str] | None:
         for name in _names(found):
             if name in _REFUSALS:
                 return _REFUSALS[name]
+    unknown = _UNKNOWN_OPTION.search(str(error)) if isinstance(error, TypeError) else None
+    if unknown is not None:
+        return f"there is no storage option {unknown[1]!r}", "Correct 'datastore.storage_options'."
     return _BY_STATUS.get(status_of(error) or 0)

@@ -215,10 +215,11 @@ class RemoteStorage(Storage):
     def _client(self) -> Client:
         pid = os.getpid()
         if pid not in self._clients:
-            filesystem, root = self._access.connect()
             kind = client_class(self._access.scheme, obstore=self._access.client == "obstore")
             concurrency = min(self._concurrency, kind.most_requests or self._concurrency)
             requests = Requests(self._access, concurrency=concurrency, deadline_s=self._deadline_s)
+            connecting = Requests(self._access, deadline_s=self._deadline_s)  # most connect with the first request only
+            filesystem, root = connecting.ask("connect to", "", lambda left: self._access.connect())
             made = kind(filesystem, root, requests, self.url)
             made.creates = bool(self._creates)
             # Two threads may come here at once: both then use the first.

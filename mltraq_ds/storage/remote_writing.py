@@ -6,15 +6,16 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Any, TypeAlias
 
 from mltraq_ds.storage.base import TEMPORARY
-from mltraq_ds.storage.failures import Failing
 
-__all__ = ["CREATORS", "FLAT", "Views", "write_by_rename", "write_whole"]
+__all__ = ["CREATORS", "FLAT", "Failing", "Views", "write_by_rename", "write_whole"]
 
 Views: TypeAlias = Iterable[memoryview]
+#: Around each call of a filesystem and nothing else: turns what it raises into an error of ours.
+Failing: TypeAlias = AbstractContextManager[None]
 
 #: Filesystems without folders, where a key appears whole when its upload ends.
 FLAT = frozenset(["adl", "gcs", "gs", "http", "https", "memory", "oci", "oss", "tos"])

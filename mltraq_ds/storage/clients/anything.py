@@ -9,13 +9,12 @@ from typing import Any
 from fsspec.asyn import AsyncFileSystem
 
 from mltraq_ds.errors import CorruptBlobError, KeyMissingError, StorageError
-from mltraq_ds.storage.access import RemoteFailing
 from mltraq_ds.storage.base import Stat
 from mltraq_ds.storage.body import Body
-from mltraq_ds.storage.clients.base import Client, Progress
+from mltraq_ds.storage.clients.base import Client, Progress, told
 from mltraq_ds.storage.remote_listing import folders_in, stat_of, walk
-from mltraq_ds.storage.remote_writing import CREATORS, FLAT, SMALL, write_by_rename, write_whole
-from mltraq_ds.storage.requests import Requests
+from mltraq_ds.storage.remote_writing import CREATORS, FLAT, SMALL, Failing, write_by_rename, write_whole
+from mltraq_ds.storage.requests import Guard, Requests
 
 __all__ = ["AnyClient"]
 
@@ -47,6 +46,7 @@ class AnyClient(Client):
         if before_publish is not None:
             before_publish()
         # Small ones may be repeated.  Others are streamed: nothing of them is taken before their folder is found.
+        views = told(views, progress)
         some = list(views) if size <= SMALL else views
         try:
             self._send(key, some, size, replace)
@@ -55,16 +55,15 @@ class AnyClient(Client):
                 raise
             self.make_folders(key.rpartition("/")[0])
             self._send(key, some, size, replace)
-        progress(size)
 
     def _send(self, key: str, views: Iterable[memoryview], size: int, replace: bool) -> None:
-        failing = self.requests.failing("put", key)
         if size > SMALL:
-            self._write(key, views, size, failing, replace)
+            self._write(key, views, size, Guard(self.requests, "put", key, size), replace)
         else:
+            failing = self.requests.failing("put", key)
             self.requests.ask("put", key, lambda left: self._write(key, views, size, failing, replace))
 
-    def _write(self, key: str, views: Iterable[memoryview], size: int, failing: RemoteFailing, replace: bool) -> None:
+    def _write(self, key: str, views: Iterable[memoryview], size: int, failing: Failing, replace: bool) -> None:
         path = self.path(key)
         if self.creates and not replace:
             CREATORS[self.scheme](self.filesystem, path, views, size, failing)

@@ -17,7 +17,7 @@ from mltraq_ds.storage.body import Body, parts_of
 from mltraq_ds.storage.parallel import in_parallel
 from mltraq_ds.storage.requests import Requests
 
-__all__ = ["Client", "Progress"]
+__all__ = ["Client", "Progress", "told"]
 
 #: Called with the number of bytes that have arrived since the last call.
 Progress = Callable[[int], object]
@@ -25,6 +25,13 @@ Progress = Callable[[int], object]
 
 def _nothing(count: int) -> None:
     pass
+
+
+def told(views: Iterable[memoryview], progress: Progress) -> Iterator[memoryview]:
+    """Yield views, and tell of each when the next is asked for: it has been sent."""
+    for view in views:
+        yield view
+        progress(view.nbytes)
 
 
 class Client(ABC):

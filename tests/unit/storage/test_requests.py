@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import threading
+import time
 
 import pytest
 
@@ -112,12 +113,72 @@ def test_repeated_until_it_succeeds(ask):
     assert calls == sorted(calls, reverse=True)
 
 
-def test_given_up(ask):
-    """Six attempts are enough; the last error is told, without the secret that it repeats."""
-    request, calls = failing(*[ConnectionResetError("to canary")] * 9)
+@pytest.fixture
+def scaled(monkeypatch):
+    """Let two minutes pass in a second."""
+    monkeypatch.setattr(requests, "_FIRST_PAUSE_S", 0.1 / 120)
+    monkeypatch.setattr(requests, "_LONGEST_PAUSE_S", 5 / 120)
+    monkeypatch.setattr(requests, "_JITTER_S", 0.5 / 120)
+    monkeypatch.setattr(requests, "_FIRST_ANSWER_S", 15 / 120)
+    return Requests(Access("memory://x", {"secret": "canary"}), deadline_s=1)
+
+
+def until(begins, seconds, *, then=None, **more):
+    """Return a request that fails for some time, and the list of its calls."""
+    calls = []
+
+    def request(left_s):
+        calls.append(left_s)
+        if time.monotonic() - begins < seconds:
+            raise ServiceError(503, "SlowDown") if then is None else then
+        return "answer"
+
+    return request, calls
+
+
+def test_given_up(scaled):
+    """A busy service is asked until the deadline; what it says at last is told in our words."""
+    scaled.ask("read", "x", lambda left: "answer")
+    begins = time.monotonic()
+    request, calls = until(begins, 9)
+    with pytest.raises(StorageError, match=r"read 'x' in memory://x failed because the service is busy .* Try again"):
+        scaled.ask("read", "x", request)
+    assert 0.8 < time.monotonic() - begins < 3
+    assert len(calls) > 12
+
+
+@pytest.mark.parametrize("seconds", [8, 60, 100])
+@pytest.mark.parametrize("error", [None, ConnectionResetError("x")])
+def test_a_burst_is_waited_for(scaled, seconds, error):
+    """Throttling or a broken network of some seconds, in two minutes, is waited for."""
+    scaled.ask("read", "x", lambda left: "answer")
+    request, _ = until(time.monotonic(), seconds / 120, then=error)
+    assert scaled.ask("put", "y", request) == "answer"
+
+
+def test_a_service_that_never_answered_is_given_up_sooner(scaled):
+    """A wrong address is told of after fifteen seconds, without the secret in it; a busy service has answered."""
+    begins = time.monotonic()
+    request, _ = until(begins, 9, then=ConnectionRefusedError("to canary"))
     with pytest.raises(StorageError, match=r"read 'x' in memory://x failed because of: .*to \*\*\*"):
-        ask("read", "x", request)
-    assert len(calls) == 6
+        scaled.ask("read", "x", request)
+    assert time.monotonic() - begins < 0.7
+
+
+def test_who_was_asked_in_vain_is_not_waited_for_again(scaled):
+    """After a deadline has passed, what cleans up need not wait for another, until there is an answer again."""
+    scaled.ask("read", "x", lambda left: "answer")
+    begins = time.monotonic()
+    request, calls = until(begins, 9)
+    for number in range(4):
+        with pytest.raises(StorageError):
+            scaled.ask("delete", "x", request)
+        calls.append(None) if number == 0 else None
+    assert calls[calls.index(None) :].count(None) == 1
+    assert len(calls[calls.index(None) + 1 :]) == 3 * 2
+    scaled.ask("read", "x", lambda left: "answer")
+    request, calls = until(time.monotonic(), 0.3)
+    assert scaled.ask("read", "x", request) == "answer"
 
 
 @pytest.mark.parametrize(
