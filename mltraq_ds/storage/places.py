@@ -75,9 +75,9 @@ def _refuse_lost_slash(path: str) -> None:
     """Refuse ``s3:/bucket``, which would be a folder here, and not what was meant."""
     match = _LOST_SLASH.match(path)
     if match is not None:
-        from mltraq_ds.storage.filesystems import known_schemes  # imports fsspec, of no use to folders
+        from fsspec import available_protocols  # of no use to folders
 
-        if match[1].lower() in known_schemes():
+        if match[1].lower() in available_protocols():
             raise UsageError(
                 f"The place '{match[1]}:/…' is refused because it lacks a slash. Write '{match[1]}://…', or "
                 f"'./{match[1]}:/…' if you mean a folder of this name."
