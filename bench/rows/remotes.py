@@ -205,6 +205,7 @@ ROWS = [
         phases=("move",),
         contestants=(S3fs, Obstore, Ours, OursByObstore),
         full={"bytes": 256 * 2**20},
+        quick={"bytes": 64 * 2**20},
         labels=("put", "get"),
         targets=(Target("put", "s3fs", 1 / 1.5), Target("get", "s3fs", 1 / 1.5)),
     ),
@@ -214,6 +215,7 @@ ROWS = [
         phases=("persist",),
         contestants=(SinglePuts, Persist),
         full={"count": 1000},
+        quick={"count": 100},
         labels=("persist",),
         targets=(Target("persist", "s3fs", 0.1),),
     ),
@@ -223,6 +225,7 @@ ROWS = [
         phases=("read",),
         contestants=(OneKey,),
         full={"others": 31},
+        quick={"others": 7},
         labels=("one key",),
     ),
 ]

@@ -19,6 +19,8 @@ from mltraq_ds.storage.places import public_url, scheme_of, secrets_of
 
 __all__ = ["Access", "RemoteFailing", "known_schemes"]
 
+_BUCKETS = {"gcs", "gs", "s3", "s3a"}  # what follows their "://" is a bucket and nothing else
+
 
 class Access:
     """URL and options of a remote.  They never leave this object: it has no telling repr and cannot be pickled.
@@ -131,5 +133,15 @@ def _check_url(url: str, shown: str) -> None:
         reason = "has a query or fragment; pass what it says in 'storage_options'"
     elif ".." in url.split("/"):
         reason = "contains '..'"
+    elif scheme_of(url) in _BUCKETS:
+        reason = _wrong_bucket(url.partition("://")[2].partition("/")[0])
     if reason:
         raise UsageError(f"The URL {shown!r} is refused because it {reason}. Write '<scheme>://<bucket>/<prefix>'.")
+
+
+def _wrong_bucket(authority: str) -> str:
+    if "@" in authority:
+        return "has a key or user before its bucket; pass these as 'storage_options', or better name a profile"
+    if ":" in authority:
+        return "names a server; pass its URL as 'endpoint_url' in 'storage_options'"
+    return "" if authority else "names no bucket"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 
 __all__ = ["code_of", "is_absence", "is_refused", "is_taken", "is_transient", "refusal_of", "status_of"]
@@ -120,6 +121,10 @@ _BY_STATUS: dict[int, tuple[str, str]] = {
 }
 
 
+#: How Python refuses what a client's function does not take.
+_UNKNOWN_OPTION = re.compile(r"unexpected keyword argument '(\w+)'")
+
+
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and what caused it: clients wrap what the service has said."""
     seen: set[int] = set()
@@ -210,4 +215,7 @@ def refusal_of(error: BaseException) -> tuple[str, str] | None:
         for name in _names(found):
             if name in _REFUSALS:
                 return _REFUSALS[name]
+    unknown = _UNKNOWN_OPTION.search(str(error)) if isinstance(error, TypeError) else None
+    if unknown is not None:
+        return f"there is no storage option {unknown[1]!r}", "Correct 'datastore.storage_options'."
     return _BY_STATUS.get(status_of(error) or 0)

@@ -37,12 +37,12 @@ class Body:
         self._position = (0, self._position, self.size)[whence] + offset
         return self._position
 
-    def read(self, size: int | None = -1) -> bytes:
-        """Return up to `size` bytes from the position on."""
+    def read(self, size: int | None = -1) -> bytes | memoryview:
+        """Return up to `size` bytes from the position on; copied only where buffers meet."""
         end = self.size if size is None or size < 0 else min(self.size, self._position + size)
-        data = b"".join(self._between(self._position, end))
+        found = list(self._between(self._position, end))
         self._position = end
-        return data
+        return found[0] if len(found) == 1 else b"".join(found)
 
     def pieces(self) -> Iterator[memoryview]:
         """Yield all bytes in pieces of at most 1 MiB."""

@@ -71,7 +71,9 @@ def failure_of(verb: str, key: str, url: str, error: Exception, said: str = "") 
     code = errno.errorcode.get(number or 0)
     # Clients put what the service has said into the place of the system's own words.
     code = None if said and code and os.strerror(number or 0) not in said else code
-    reason = f"{os.strerror(number)} ({code})" if number and code else f"{type(error).__name__}: {said or error}"
+    is_ours = type(error).__module__.startswith("mltraq_ds.")  # stands for what a service has said, and no name of it
+    kind = "" if is_ours else f"{type(error).__name__}: "
+    reason = f"{os.strerror(number)} ({code})" if number and code else f"{kind}{said or error}"
     return with_errno(StorageError(f"{what} failed because of: {reason}. {_remedy_of(number, error)}"), number)
 
 

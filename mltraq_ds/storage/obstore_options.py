@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -46,6 +47,8 @@ _CONFIG = {
         "connection_string": "",
     },
 }
+#: What gcsfs takes as `token` by name: configuration of obstore, which finds the rest in the places of Google's tools.
+_GOOGLE: dict[str, dict[str, Any]] = {"anon": {"skip_signature": True}, "cloud": {}, "google_default": {}}
 _CONNECTION = {
     "AccountName": "account_name",
     "AccountKey": "account_key",
@@ -145,13 +148,27 @@ def _configured(kind: str, options: Mapping[str, object], shown: str) -> tuple[d
             "Leave them out, or set option 'datastore.client' to 'fsspec'."
         )
     config = {names[name]: value for name, value in flat.items() if names[name] and value is not None}
-    if kind == "gs" and config.get("application_credentials") in ("anon", "google_default"):
-        anonymous = config.pop("application_credentials") == "anon"
-        config |= {"skip_signature": True} if anonymous else {}
+    if kind == "gs":
+        config |= _google(config.pop("application_credentials", None), shown)
     if "connection_string" in flat:
         parts = dict(part.split("=", 1) for part in str(flat["connection_string"]).split(";") if "=" in part)
         config |= {_CONNECTION[name]: value for name, value in parts.items() if name in _CONNECTION}
     return {name: value if isinstance(value, bool) else str(value) for name, value in config.items()}, {}
+
+
+def _google(token: object, shown: str) -> dict[str, Any]:
+    """Return what obstore is told in place of gcsfs's `token`: a name, a file, or what such a file holds."""
+    if isinstance(token, Mapping):
+        return {"service_account_key": json.dumps(dict(token))}
+    if token is None or token in _GOOGLE:
+        return dict(_GOOGLE.get(str(token), {}))
+    if isinstance(token, str | os.PathLike) and os.path.isfile(token):
+        return {"application_credentials": os.fspath(token)}
+    raise UsageError(
+        f"The storage option 'token' of {shown} is refused because it is neither {', '.join(map(repr, _GOOGLE))} nor a "
+        "file with a key, which are all that the client 'obstore' knows. Correct it, or set option 'datastore.client' "
+        "to 'fsspec'."
+    )
 
 
 def _aws(config: dict[str, Any], options: Mapping[str, object]) -> dict[str, Any]:

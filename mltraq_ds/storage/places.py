@@ -13,6 +13,7 @@ from mltraq_ds.errors import UsageError
 __all__ = ["is_secret_name", "path_from", "public_url", "scheme_of", "secrets_of", "url_from_path"]
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")
+_LOST_SLASH = re.compile(r"^([A-Za-z0-9+]{2,}):/(?!/)")
 _SECRET = re.compile(
     r"secret|passw|passphrase|token|credential|authorization|cookie|private_?key|access_?key(?!_id)|connection_?string"
     r"|(^|[_-])(key|auth|pwd|sas|sig|signature)$"
@@ -51,6 +52,7 @@ def path_from(url: str) -> str:
             raise UsageError(
                 f"The place {public_url(url)!r} is refused because it is no path. Write 'folder' or 'file:///folder'."
             )
+        _refuse_lost_slash(url)
         return os.path.abspath(os.path.expanduser(url))
     parts = urllib.parse.urlsplit(url)
     path = urllib.parse.unquote(parts.path)
@@ -67,6 +69,19 @@ def path_from(url: str) -> str:
     if os.name == "nt" and re.match(r"/[A-Za-z]:", path):  # pragma: no cover - Windows is kept possible, untested
         path = path[1:]
     return os.path.abspath(path)
+
+
+def _refuse_lost_slash(path: str) -> None:
+    """Refuse ``s3:/bucket``, which would be a folder here, and not what was meant."""
+    match = _LOST_SLASH.match(path)
+    if match is not None:
+        from fsspec import available_protocols  # of no use to folders
+
+        if match[1].lower() in available_protocols():
+            raise UsageError(
+                f"The place '{match[1]}:/…' is refused because it lacks a slash. Write '{match[1]}://…', or "
+                f"'./{match[1]}:/…' if you mean a folder of this name."
+            )
 
 
 def url_from_path(path: str) -> str:

@@ -66,7 +66,7 @@ class Requests:
         """Return the context that turns what a client raises into a `StorageError`."""
         return RemoteFailing(verb, key, self._access)
 
-    def ask(self, verb: str, key: str, request: Callable[[float], T]) -> T:
+    def ask(self, verb: str, key: str, request: Callable[[float], T], *, takes_room: bool = True) -> T:
         """Send one request, again with growing pauses while the service is busy or the connection breaks.
 
         Parameters
@@ -75,6 +75,8 @@ class Requests:
             For messages.
         request : callable
             Takes the time that is left (s) and sends the request; it is one that may be repeated.
+        takes_room : bool
+            Whether it takes one of the places; not one that waits for other requests.
 
         Raises
         ------
@@ -87,9 +89,12 @@ class Requests:
         logging.getLogger("stamina").addHandler(_SILENT)
         begins = time.monotonic()
         ends = begins + self.deadline_s
+        said: list[StorageError] = []
 
         def may_repeat(error: Exception) -> bool:
-            self._has_answered |= isinstance(error, StorageError) and not _is_silence(error)
+            if isinstance(error, StorageError) and not _is_silence(error):
+                self._has_answered = True
+                said[:] = [error]
             patience_s = self.deadline_s if self._has_answered else _FIRST_ANSWER_S
             return _is_transient(error) and time.monotonic() < begins + patience_s
 
@@ -102,11 +107,13 @@ class Requests:
                 wait_max=_LONGEST_PAUSE_S,
                 wait_jitter=_JITTER_S,
             ):
-                with attempt, self.room(verb, key):
+                with attempt, self.room(verb, key) if takes_room else self.failing(verb, key):
                     answer = request(max(0.5, ends - time.monotonic()))
             self._has_answered, self._is_down = True, False
         except StorageError as error:
             self._is_down = _is_transient(error)
+            if said and _is_silence(error):
+                raise said[0] from error  # the last attempt had no time for an answer; this is what was answered before
             raise
         return answer
 

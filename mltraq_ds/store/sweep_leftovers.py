@@ -27,7 +27,7 @@ __all__ = ["Leftovers", "prune"]
 
 #: The row of a deleted experiment stays at least so long (s): it keeps out a rebuild that has read the files before.
 _LATE_S = 3600.0
-_UNFINISHED = re.compile(r"\.tmp-(?:probe-)?[0-9a-f]{32}")
+_UNFINISHED = re.compile(r"\.tmp-(?:probe-|upload-)?[0-9a-f]{32}")
 
 
 class Leftovers:

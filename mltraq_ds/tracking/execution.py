@@ -154,7 +154,9 @@ def _results(tasks: list[_Task], workers: int, backend: str | None) -> Iterator[
         return (task() for task in tasks)
     import joblib
 
-    parallel = joblib.Parallel(n_jobs=workers, backend=backend, return_as="generator_unordered")
+    # joblib gives the results of forked processes when all are there.
+    return_as = "list" if backend == "multiprocessing" else "generator_unordered"
+    parallel = joblib.Parallel(n_jobs=workers, backend=backend, return_as=return_as)
     if backend == "threading":
         done: Iterator[Run] = parallel(joblib.delayed(_call)(task) for task in tasks)
         return done

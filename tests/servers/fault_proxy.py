@@ -22,7 +22,8 @@ class FaultProxy(socketserver.ThreadingTCPServer):
     """Forwards each request on a connection of its own, and notes it in `log` as ``"METHOD /path?query"``.
 
     `fault` is called with such a text and returns what goes wrong: None, "reset" (the service never sees it), "lost"
-    (the answer never arrives), "cut" (half of it does), "slow" (it takes a second), or the bytes of a refusal.
+    (the answer never arrives), "cut" (half of it does), "slow" (it takes a second), a number (it takes so long, s), or
+    the bytes of a refusal.
     """
 
     daemon_threads = True
@@ -32,6 +33,7 @@ class FaultProxy(socketserver.ThreadingTCPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.target = port
         self.log = []
+        self.sent = 0  # bytes of the answers of the service
         self.fault = lambda request: None
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
@@ -65,10 +67,13 @@ class _Handler(socketserver.StreamRequestHandler):
             self._reset()
             return
         if fault == "slow":
-            time.sleep(1)
+            fault = 1.0
+        if isinstance(fault, float):
+            time.sleep(fault)
         with socket.create_connection(("127.0.0.1", self.server.target)) as upstream:
             upstream.sendall(line + b"".join(headers) + b"Connection: close\r\n\r\n" + body)
             answer = b"".join(iter(lambda: upstream.recv(2**16), b""))
+        self.server.sent += len(answer)
         if fault == "lost":
             self._reset()
             return

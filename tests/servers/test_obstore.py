@@ -9,8 +9,11 @@ import pytest
 
 from mltraq_ds import DataStore, create_session, options
 from mltraq_ds.errors import KeyExistsError, KeyMissingError, MissingExtraError, StorageError, UsageError
-from mltraq_ds.storage import Storage, open_storage
+from mltraq_ds.storage import Storage, obstore_options, open_storage
+from mltraq_ds.storage.clients.obstore_client import Answer
+from mltraq_ds.storage.failures import failure_of
 from mltraq_ds.storage.remote import RemoteStorage
+from tests.servers.test_azure import TestAzurite as OnAzurite
 from tests.servers.test_s3_conformance import OnS3
 
 pytest.importorskip("obstore")
@@ -40,6 +43,30 @@ class TestMoto(OnObstore):
     @pytest.fixture(autouse=True)
     def _service(self, moto, _fresh_place):
         self.use(moto)
+
+
+class TestAzurite(OnAzurite):
+    pytestmark = pytest.mark.slow
+
+    def make_storage(self) -> Storage:
+        return RemoteStorage(f"az://{self.prefix}", storage_options=self.options, client="obstore")
+
+
+def test_on_azure(azurite):
+    """What obstore puts on Azure whole or in parts is read by both clients; a rival is refused, both are removed."""
+    ours, other = both((f"az://mltraq/{uuid.uuid4().hex}", azurite.options))
+    data = np.random.default_rng(1).bytes(20 * 2**20 + 7)
+    ours.put("small", [b"12"], size=2)
+    ours.put("deep/x", [data], size=len(data))
+    for storage in (ours, other):
+        assert storage.read("small") == b"12"
+        assert storage.open("deep/x", size=len(data)).read(0, len(data)) == data
+        assert storage.folders() == ["deep"]
+    for key in ("small", "deep/x"):
+        with pytest.raises(KeyExistsError):
+            ours.put(key, [data], size=len(data))
+    ours.delete_many(["small", "deep/x", "nothing"])
+    assert list(other.list()) == []
 
 
 @pytest.fixture
@@ -148,6 +175,36 @@ def test_credentials_of_the_environment_and_of_profiles(place, tmp_path, monkeyp
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", given["key"])
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", given["secret"])
     assert open_storage(url, storage_options=bare, client="obstore").read("x") == b"1"
+
+
+@pytest.mark.parametrize(
+    ("token", "expected"),
+    [
+        ("cloud", {}),
+        ("google_default", {}),
+        (None, {}),
+        ("anon", {"skip_signature": True}),
+        ({"private_key": "x"}, {"service_account_key": '{"private_key": "x"}'}),
+        (__file__, {"application_credentials": __file__}),
+    ],
+)
+def test_tokens_of_google(token, expected):
+    """The names that gcsfs knows mean the same here, and are not taken for files."""
+    assert obstore_options._configured("gs", {"token": token}, "gs://bucket/x")[0] == expected
+
+
+@pytest.mark.parametrize("token", ["browser", "cache", "/nothing/key.json", "ya29.canary"])
+def test_unknown_tokens_of_google(token):
+    """What obstore cannot use is refused in a sentence that does not repeat it."""
+    with pytest.raises(UsageError, match="'token' of gs://bucket/x is refused") as refused:
+        open_storage("gs://bucket/x", storage_options={"token": token}, client="obstore").read("x")
+    assert "canary" not in str(refused.value)
+
+
+def test_class_of_ours_is_not_shown():
+    """What a service says is told without the name of the class that carries it inside."""
+    said = failure_of("read", "x", "s3://bucket", Answer("Generic S3 error: odd", 418))
+    assert "because of: Generic S3 error: odd" in str(said)
 
 
 def test_options_without_a_counterpart_are_refused_by_name(place):

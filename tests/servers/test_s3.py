@@ -8,6 +8,7 @@ import pickle
 import threading
 import traceback
 import uuid
+import warnings
 
 import numpy as np
 import pytest
@@ -193,6 +194,60 @@ def test_workers(method, url, environment, monkeypatch):
         found = pool.starmap(_write_and_read, [(storage, number) for number in range(4)])
     assert found == [(b"%d" % number * 3, b"1") for number in range(4)]
     assert {stat.key for stat in storage.list()} == {"parent", "0", "1", "2", "3"}
+
+
+def note_the_store(run):
+    """Write and read in the store of the run, wherever it is executed."""
+    run.fields.process = os.getpid()
+    run.fields.url = DataStoreIO.write(b"from a worker", "mine").url
+    run.fields.ds = DataStore(weights=np.full(2000, run.params.x))
+
+
+@pytest.mark.parametrize("backend", ["multiprocessing", "loky"])
+def test_steps_on_workers(backend, url, environment, monkeypatch, tmp_path):
+    """Steps in forked and in fresh processes write to the store on S3, and what they return is persisted there."""
+    monkeypatch.setenv("AWS_PROFILE", "lab")
+    session = create_session(f"sqlite:///{tmp_path}/index.db", url)
+    session.create_experiment("warm").persist()
+    experiment = session.create_experiment("e").add_runs(x=[1, 2, 3])
+    experiment.execute(note_the_store, n_jobs=2, backend=backend).persist()
+    loaded = create_session(f"sqlite:///{tmp_path}/index.db", url).load_experiment("e")
+    assert sorted(run.fields.ds.weights[-1] for run in loaded.runs.values()) == [1, 2, 3]
+    assert os.getpid() not in {run.fields.process for run in loaded.runs.values()}
+    assert {DataStoreIO(run.fields.url, store=session).read() for run in loaded.runs.values()} == {b"from a worker"}
+    assert not list(session.check(deep=True))
+
+
+def test_public_bucket(moto, monkeypatch, tmp_path):
+    """`{"anon": True}` reads what is public without any credentials, and neither warns nor keeps from pickling."""
+    for name in list(os.environ):
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    url = f"s3://mltraq/{uuid.uuid4().hex}"
+    owned = RemoteStorage(url, storage_options=moto.options)
+    owned.put("x", [b"1"], size=1)
+    name = f"{url.rpartition('/')[2]}/x"
+    owned._client().filesystem.call_s3("put_object_acl", Bucket="mltraq", Key=name, ACL="public-read")
+    bare = {"endpoint_url": moto.url}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        public = open_storage(url, storage_options={**bare, "anon": True})
+    assert public.read("x") == b"1"
+    assert pickle.loads(pickle.dumps(public)).read("x") == b"1"
+    with pytest.raises(StorageError, match="refuses these credentials"):
+        public.put("y", [b"1"], size=1)
+    with pytest.raises(StorageError, match="no credentials were found"):
+        open_storage(url, storage_options=bare).read("x")
+
+
+@warns_of_secrets
+def test_door_by_url_has_the_options(url, seaweedfs):
+    """What is written by `store=` with the URL of options reaches it with their credentials."""
+    options.set("datastore.storage_options", seaweedfs.options)
+    options.set("datastore.url", url)
+    written = DataStoreIO.write(b"x", "own", store=url)
+    assert DataStoreIO(written.url).read() == written.read() == b"x"
 
 
 def assert_clean(content, where):

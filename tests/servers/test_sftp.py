@@ -1,17 +1,21 @@
 """A server that speaks SFTP passes the suite, and breaks off without loss."""
 
+import logging
 import os
+import pickle
 import threading
+import traceback
 import uuid
 
 import numpy as np
 import pytest
 
 from mltraq_ds import DataStore, create_session
-from mltraq_ds.errors import KeyExistsError, StorageError
+from mltraq_ds.errors import KeyExistsError, KeyMissingError, MltraqDSError, StorageError
 from mltraq_ds.storage import Storage
 from mltraq_ds.storage.remote import RemoteStorage
 from mltraq_ds.testing.storage import StorageConformance
+from tests.fixtures_storages import SECRET
 
 pytestmark = pytest.mark.server
 
@@ -188,6 +192,46 @@ def test_refused_bytes_are_not_overlooked(sftp, monkeypatch):
         storage.put("y", [bytes(100_000)], size=100_000)
     monkeypatch.undo()
     assert not storage.exists("y")
+
+
+@pytest.mark.filterwarnings("ignore::mltraq_ds.errors.SecretInOptionsWarning")
+def test_password_in_the_url_is_in_nothing(sftp, tmp_path, caplog, capfd):
+    """A real password in a URL opens the store, and is in no row, file, log, repr, pickle or message."""
+    server, folder = sftp
+    caplog.set_level(logging.DEBUG, logger="mltraq_ds")
+    caplog.set_level(logging.DEBUG, logger="fsspec")
+    given = {name: value for name, value in server.options.items() if name not in ("username", "password")}
+    place = uuid.uuid4().hex
+    session = create_session(f"sqlite:///{tmp_path}/index.db", f"sftp://ada:{SECRET}@127.0.0.1/{place}", given)
+    experiment = session.create_experiment("e")
+    with experiment.run() as run:
+        run.fields.ds = DataStore(a=np.arange(5000))
+        written = session.io.write(b"x", "own")
+    experiment.persist()
+    loaded = session.load_experiment("e")
+    fields = loaded.runs.first().fields
+    assert fields.ds.a.sum() > 0
+    seen = []
+    for found in (session, session.storage, session.place, session.objects(), loaded, fields, written, session.check()):
+        seen += [repr(found), str(found)]
+    for found in (session.storage, session.place, fields, written, loaded):
+        try:
+            seen.append(pickle.dumps(found).decode("latin-1"))
+        except (MltraqDSError, TypeError) as error:
+            seen.append("".join(traceback.format_exception(error)))
+    wrong = RemoteStorage(f"sftp://nobody:{SECRET}@127.0.0.1/{place}", storage_options=given, deadline_s=5)
+    with pytest.raises(StorageError, match="does not accept these credentials") as failed:
+        wrong.read("x")
+    seen.append("".join(traceback.format_exception(failed.value)))
+    with pytest.raises(KeyMissingError) as failed:
+        session.storage.read("nothing")
+    seen.append("".join(traceback.format_exception(failed.value)))
+    for path in (*tmp_path.rglob("*"), *(folder / place).rglob("*")):
+        if path.is_file():
+            seen.append(path.read_bytes().decode("latin-1"))
+    seen += [caplog.text, *capfd.readouterr()]
+    assert len(seen) > 30
+    assert not [text[:200] for text in seen if SECRET in text]
 
 
 def test_wrong_password(sftp):

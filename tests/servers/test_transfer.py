@@ -1,5 +1,6 @@
 """Exports by way of real servers: file, PostgreSQL, S3, file gives equal stores."""
 
+import shutil
 import uuid
 
 import numpy as np
@@ -65,6 +66,46 @@ def test_there_and_back(source, service, postgresql_url, tmp_path, request):
     assert sorted(weights) == [199_999 * 0.1, 199_999 * 0.2]
     with indexed.connect() as store:
         assert len(store.check()) == 0
+
+
+def references_of(service, monkeypatch):
+    """Return URL and options of a fresh place; secrets in the environment, which the options name."""
+    server = service[0] if isinstance(service, tuple) else service
+    given = dict(server.options)
+    for name in ("connection_string", "password"):
+        if name in given:
+            monkeypatch.setenv(f"LAB_{name.upper()}", given[name])
+            given[name] = f"env:LAB_{name.upper()}"
+    return given
+
+
+@pytest.mark.parametrize(
+    ("service", "url"), [("azurite", "az://mltraq/{}"), ("gcs", "gs://mltraq/{}"), ("sftp", "sftp://127.0.0.1/{}")]
+)
+def test_other_services_there_and_back(source, service, url, tmp_path, request, monkeypatch):
+    """Azure, Google Cloud Storage and SFTP give back what an export has put there, byte by byte."""
+    options = references_of(request.getfixturevalue(service), monkeypatch)
+    remote = FileStoreConfig(root=url.format(uuid.uuid4().hex), storage_options=options)
+    back = FileStoreConfig(root=tmp_path / "back")
+    for one, other in ((source, remote), (remote, back)):
+        assert export_store(one, other)["experiments"] == 2
+        assert len(check(other.open_storage(), deep=True)) == 0
+    assert files_of(open_storage(source)) == files_of(remote.open_storage()) == files_of(back.open_storage())
+    assert set(export_store(remote, back).values()) == {0}
+
+
+def test_http_as_a_source(source, rclone_http, tmp_path):
+    """What a server shows by HTTP is exported as from the folder behind it; into it nothing is."""
+    server, folder = rclone_http
+    name = f"source-{tmp_path.name}"
+    shutil.copytree(source, folder / name)
+    shown = FileStoreConfig(root=f"{server.url}/{name}")
+    copy = FileStoreConfig(root=tmp_path / "copy")
+    assert export_store(shown, copy)["experiments"] == 2
+    assert files_of(open_storage(source)) == files_of(copy.open_storage())
+    assert len(check(copy.open_storage(), deep=True)) == 0
+    with pytest.raises((TransferError, OSError), match="only read"):
+        export_store(source, FileStoreConfig(root=f"{server.url}/nothing"))
 
 
 def test_an_index_over_s3(moto, postgresql_url):

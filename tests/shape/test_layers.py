@@ -86,6 +86,7 @@ HOMES = {
     "dateutil": ["mltraq_ds.codecs"],
     "filelock": ["mltraq_ds.store", "mltraq_ds.storage"],
     "fsspec": ["mltraq_ds.storage"],
+    "google_crc32c": ["mltraq_ds.storage"],
     "joblib": ["mltraq_ds.tracking.execution"],
     "mlflow": ["mltraq_ds.artifacts.mlflow", "mltraq_ds.artifacts.mlflow_calls"],
     "msgpack": ["mltraq_ds.codecs", "mltraq_ds.blob"],
@@ -129,6 +130,7 @@ DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "zlib_ng": "zlib-ng",
     "botocore": "s3fs",  # which brings it
+    "google_crc32c": "gcsfs",  # likewise
 }
 
 # These we only meet if the user brings them: their values, or their tests.

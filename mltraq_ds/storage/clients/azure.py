@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import builtins
+import hashlib
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -20,7 +21,10 @@ _STAMP = "mltraq_put"  # names of metadata are identifiers there
 
 
 class AzureClient(Client):
-    """Requests to a container.  Blocks that were never committed are removed by the service after a week."""
+    """Requests to a container.  Bytes are sent with their MD5, which the service compares.
+
+    Blocks that were never committed are removed by the service after a week.
+    """
 
     asks_if_absent = True
     whole_up_to = 2**20  # above that aiohttp, to which the bytes are given in one piece, warns that it blocks
@@ -45,12 +49,9 @@ class AzureClient(Client):
         return sync(self.filesystem.loop, call, timeout=left)
 
     def _put(self, key: str, body: Body, stamp: str, create: bool, left: float) -> None:
-        data, metadata = bytes(body.joined()), {_STAMP: stamp}
-        self._call(
-            key,
-            left,
-            lambda blob: blob.upload_blob(data, overwrite=not create, metadata=metadata, **self._once),
-        )
+        data = bytes(body.joined())
+        how = {"overwrite": not create, "metadata": {_STAMP: stamp}, "headers": _digest(body)}
+        self._call(key, left, lambda blob: blob.upload_blob(data, **how, **self._once))
 
     def _stamp_of(self, key: str, left: float) -> str:
         properties = self._call(key, left, lambda blob: blob.get_blob_properties(**self._once))
@@ -61,7 +62,10 @@ class AzureClient(Client):
 
     def _part(self, key: str, upload: str, number: int, body: Body, left: float) -> str:
         name = base64.b64encode(f"{upload}-{number:06}".encode()).decode()
-        self._call(key, left, lambda blob: blob.stage_block(name, body, length=body.size, **self._once))
+        headers = _digest(body)
+        self._call(
+            key, left, lambda blob: blob.stage_block(name, body, length=body.size, headers=headers, **self._once)
+        )
         return name
 
     def _finish(self, key: str, upload: str, pieces: builtins.list[Any], stamp: str, create: bool, left: float) -> None:
@@ -131,3 +135,11 @@ class AzureClient(Client):
             "list", prefix, lambda left: sync(self.filesystem.loop, collect, timeout=left)
         )
         return found
+
+
+def _digest(body: Body) -> dict[str, str]:
+    """Return the header of the checksum; taken here, since the package would do so on the thread of all requests."""
+    found = hashlib.md5(usedforsecurity=False)
+    for piece in body.pieces():
+        found.update(piece)
+    return {"Content-MD5": base64.b64encode(found.digest()).decode()}

@@ -18,6 +18,7 @@ __all__ = ["ObstoreClient"]
 
 _BATCH = 1000  # keys that S3 removes in one request
 _PIECE = 2**20  # handed to obstore at a time (bytes)
+_KEPT = 256 * 2**20  # an upload in parts up to here is sent again as a whole if it breaks off (bytes)
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>([^<]{1,100})</Code>")
 _NO_ANSWER = re.compile(r"HTTP error|error sending request|error decoding|timed out|connection", re.IGNORECASE)
@@ -73,29 +74,29 @@ class ObstoreClient(Client):
     ) -> None:
         if create:
             self._create(key, stamp, lambda left: self._put(key, Body([]), stamp, True, left))
+        body = _Kept(views, check, progress)
 
-        broken: builtins.list[BaseException] = []
-
-        def pieces() -> Iterator[memoryview]:
+        def send(left: float) -> None:
             try:
-                for view in views:
-                    for start in range(0, view.nbytes, _PIECE):
-                        yield view[start : start + _PIECE]
-                        progress(min(_PIECE, view.nbytes - start))
-                check()
-            except BaseException as error:
-                broken.append(error)
+                with _answers():
+                    self._stream(key, stamp, body.pieces(), size)
+            except Exception:
+                if body.failure is not None:
+                    raise Answer("the buffers failed") from None  # whatever it was, it is not to be repeated
                 raise
 
         try:
-            with self.requests.failing("put", key), _answers():
-                self._stream(key, stamp, pieces(), size)
+            if size <= _KEPT:
+                self.requests.ask("put", key, send, takes_room=False)  # the buffers may come from this storage
+            else:
+                with self.requests.failing("put", key):
+                    send(self.requests.deadline_s)
         except BaseException:
             if create:
                 with suppress(Exception):  # another error is on its way
                     self.delete(key)
-            if broken:
-                raise broken[0] from None  # an error of the buffers, as it is
+            if body.failure is not None:
+                raise body.failure from None  # an error of the buffers, as it is
             raise
 
     def _stream(self, key: str, stamp: str, pieces: Iterator[memoryview], size: int) -> None:
@@ -198,6 +199,45 @@ class ObstoreClient(Client):
 
         found = self.requests.ask("list", prefix, collect)
         return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
+
+
+class _Kept:
+    """Buffers that can be sent again.  `check` is called once, when all of them were sent the first time."""
+
+    def __init__(self, views: Iterable[memoryview], check: Callable[[], None], progress: Progress) -> None:
+        self.failure: BaseException | None = None
+        self._more = iter(views)
+        self._kept: builtins.list[memoryview] = []
+        self._size = 0
+        self._check: Callable[[], None] | None = check
+        self._progress = progress
+
+    def pieces(self) -> Iterator[memoryview]:
+        """Yield all bytes in small pieces, first those that were sent before."""
+        if self.failure is not None:  # what raised has no more to give, and would seem to be at its end
+            raise self.failure
+        try:
+            for view in builtins.list(self._kept):
+                yield from _cut(view)
+            for view in self._more:
+                self._size += view.nbytes
+                if self._size <= _KEPT:
+                    self._kept.append(view)
+                for piece in _cut(view):
+                    yield piece
+                    self._progress(piece.nbytes)
+            if self._check is not None:
+                self._check()
+                self._check = None
+        except GeneratorExit:  # obstore has given up
+            raise
+        except BaseException as error:
+            self.failure = error
+            raise
+
+
+def _cut(view: memoryview) -> Iterator[memoryview]:
+    return (view[start : start + _PIECE] for start in range(0, view.nbytes, _PIECE))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mltraq_ds.errors import MissingExtraError, StorageError, UsageError
-from mltraq_ds.storage import LocalStorage, open_storage
+from mltraq_ds.storage import LocalStorage, open_storage, transfers
 from mltraq_ds.storage.places import path_from, public_url, secrets_of, url_from_path
 from mltraq_ds.storage.remote import RemoteStorage
 
@@ -69,12 +69,57 @@ def test_home_is_expanded(tmp_path, monkeypatch):
         ("memory://a?b", "query"),
         ("simplecache::memory://a", "no path"),
         ("memory://a::file://b", "chains"),
+        ("s3:/bucket/lab", "lacks a slash"),
+        ("S3:/bucket/lab", "lacks a slash"),
+        ("sftp:/host", "lacks a slash"),
+        ("https:/host/x", "lacks a slash"),
+        ("s3://", "names no bucket"),
+        ("gs:///x", "names no bucket"),
+        ("s3://host:9000/bucket", "endpoint_url"),
+        ("s3://AK:SK@bucket/x", "name a profile"),
     ],
 )
 def test_refused_places(place, message):
     """A place that would be misread is refused with the way to write it."""
     with pytest.raises(UsageError, match=message.replace("?", r"\?").replace("..", r"\.\.")):
         open_storage(place)
+
+
+def test_folders_that_only_look_like_a_url(tmp_path, monkeypatch):
+    """A folder may have a colon in its name, and be written with the scheme of a URL if that is said."""
+    monkeypatch.chdir(tmp_path)
+    for place in ("nosuch:/x", "./s3:/x", "a:b/c"):
+        assert open_storage(place).url.startswith("file:///")
+
+
+def test_unknown_storage_options_are_named():
+    """An option that the client does not take is said in our words, when it is made and when it is first used."""
+    pytest.importorskip("s3fs")
+    given = {"key": "AK", "secret": "SK", "endpoint_url": "http://127.0.0.1:9", "endpont": 1}
+    with pytest.raises(StorageError, match="there is no storage option 'endpont'"):
+        RemoteStorage("s3://bucket/x", storage_options=given).read("x")
+
+
+def test_progress_is_told_while_bytes_are_sent(tmp_path, monkeypatch):
+    """Whoever wants to know is told of each buffer when it has been sent, not of all at the end."""
+    monkeypatch.setattr(transfers, "LONG", 2)
+    told, seen = [], []
+
+    class Transfer:
+        set_size = close = staticmethod(lambda *size: None)
+
+        def relative_update(self, inc):
+            told.append(inc)
+
+    def buffers():
+        for _ in range(4):
+            seen.append(len(told))
+            yield bytes(3 * 2**20)
+
+    storage = RemoteStorage(f"file://{tmp_path}", on_transfer=lambda verb, key, size: Transfer())
+    storage.put("x", buffers(), size=12 * 2**20)
+    assert seen == [0, 1, 2, 3]
+    assert told == [3 * 2**20] * 4
 
 
 def test_remote_needs_a_url():

@@ -80,6 +80,7 @@ def test_workers_give_the_same_as_this_process(session):
         {"n_jobs": 2},
         {"n_jobs": 2, "backend": "threading"},
         {"backend": "sequential", "n_jobs": -1},
+        {"n_jobs": 2, "backend": "multiprocessing"},
     ):
         experiment = session.create_experiment("e").add_runs(x=range(4))
         experiment.execute([square, note_process], **arguments)
@@ -87,7 +88,7 @@ def test_workers_give_the_same_as_this_process(session):
         assert table.y.tolist() == [0, 1, 4, 9]
         tables.append(table)
     assert set(tables[1].pid) != {os.getpid()}
-    assert tables[0].draw.tolist() == tables[1].draw.tolist() == tables[3].draw.tolist()
+    assert tables[0].draw.tolist() == tables[1].draw.tolist() == tables[3].draw.tolist() == tables[4].draw.tolist()
     assert tables[0].numpy_draw.tolist() == tables[1].numpy_draw.tolist()
     assert len(set(tables[0].draw)) == 4
 
