@@ -65,7 +65,8 @@ def _is_mark(data: bytes) -> bool:
 
 
 def _inside(storage: Storage, managed: str) -> UsageError:
+    where = "," if managed == storage.url else f" ({managed}),"
     return UsageError(
-        f"{storage.url} cannot be a store because {managed} is a folder inside one, which manages it. Use the URL of "
+        f"{storage.url} cannot be a store because it is a folder inside one{where} which manages it. Use the URL of "
         f"the folder that has {_STORE}."
     )

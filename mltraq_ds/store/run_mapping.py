@@ -64,7 +64,8 @@ def check_record(record: object) -> RunRecord:
         is_list = kind is list and isinstance(value, tuple)
         if not (isinstance(value, kind) or is_list):
             raise UsageError(
-                f"{name} of run {record.run_id!r:.80} is {what}, not a {type(value).__name__}. Leave it out else."
+                f"{name} of run {record.run_id!r:.80} is {what}, not a {type(value).__name__}. Give one, or "
+                "leave it out."
             )
     for name in ("tags", "warnings"):
         for text in getattr(record, name):

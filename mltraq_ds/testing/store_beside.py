@@ -184,3 +184,6 @@ class BesideConformance(StoreHooks):
         self.make_store().put_experiment_manifest(EXPERIMENT, {"number": 9}, timestamp="9999")
         self.make_store().put_experiment_manifest(EXPERIMENT, {"number": 3}, timestamp="1999")
         assert self.make_store().get_experiment_manifest(EXPERIMENT) == {"number": 9}
+        found = self.make_store().list_experiment_manifests(EXPERIMENT)
+        assert [one["number"] for one in found.values()] == [3, 0, 1, 2, 9]
+        assert list(found) == sorted(found)

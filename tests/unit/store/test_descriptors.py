@@ -184,6 +184,9 @@ def test_the_loser_of_a_race_takes_the_winners_id(storage):
             self.inner = inner
             self.reads = 0
 
+        def __getattr__(self, name):
+            return getattr(self.inner, name)
+
         def read(self, key, **options):
             self.reads += 1
             if self.reads == 1:
