@@ -159,13 +159,16 @@ def delete(name: str, version: int | Literal["latest", "all"]) -> None:
     ------
     ArtifactNotFoundError
         If there is no such artifact or version, or it was deleted before.
+    UsageError
+        If `version` does not say which one.  Nothing was deleted.
     StorageError
-        If the store, or who keeps the value, does not answer.  What was not deleted is complete.
+        If the store does not answer.  What was not deleted is complete.
 
     Warns
     -----
     IndexBehindWarning, LeftoversWarning
-        If it is deleted, but the database could not be told or not all bytes are removed.
+        If it is deleted, but the database could not be told, or not all bytes are removed, also because who keeps the
+        value does not answer.  The next session, `sweep` or the same call goes on.
 
     """
     if version is None or (isinstance(version, str) and version not in ("latest", "all")):

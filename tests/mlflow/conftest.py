@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -31,8 +32,9 @@ def tracking(tmp_path_factory):
     mlflow = pytest.importorskip("mlflow")
     folder = tmp_path_factory.mktemp("mlflow")
     uri = f"sqlite:///{folder}/mlflow.db"
-    client = mlflow.MlflowClient(tracking_uri=uri)
-    default = client.get_experiment_by_name("Default")
+    with chdir(folder):  # where the first experiment keeps its models for ever
+        client = mlflow.MlflowClient(tracking_uri=uri)
+        default = client.get_experiment_by_name("Default")
     client.rename_experiment(default.experiment_id, "made in the working folder")
     client.create_experiment("Default", artifact_location=(folder / "models").as_uri())
     return uri

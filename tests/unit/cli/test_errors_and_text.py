@@ -3,6 +3,7 @@
 import io
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -165,3 +166,14 @@ def test_tables_fit_a_terminal(monkeypatch):
         lines = stream.getvalue().splitlines()
         assert (len(lines) > 2) == is_terminal
         assert is_terminal or "x" * 50 in stream.getvalue()
+
+
+def test_no_store_and_no_database(command, monkeypatch):
+    """Without a store an unusable database is an error too, with the variable that names it; nothing is made."""
+    monkeypatch.setenv("MLTRAQ_DS_DATABASE_URL", "foo://x")
+    for words in (["ls"], ["config", "check"]):
+        result = command(*words)
+        assert result.exit_code in (1, 2)
+        assert "knows no 'foo'" in result.output + result.stderr
+        assert "Option 'database.url' is from: environment MLTRAQ_DS_DATABASE_URL." in result.output + result.stderr
+    assert list(Path.cwd().iterdir()) == []
