@@ -89,11 +89,20 @@ def swept(root: Path, store: object, out: object) -> None:
     lake.sweep(root / "lake", refs=[store], grace_s=0, dry_run=False, jobs=1)
 
 
+def copied(root: Path, store: object, out: object) -> None:
+    lake.clone(store, out, jobs=1)
+
+
+def pointed(root: Path, store: object, out: object) -> None:
+    lake.clone(store, out, mode="REMOTE_FILE", jobs=1)
+
+
 VERBS = {
     "upload": (uploaded, [], {"local and remote": BLOBS}),
     "add": (added, [], {"local": BLOBS}),
     "add-in-place": (added_in_place, [], {"remote": BLOBS}),
     "clone": (cloned, [uploaded], {"local and remote": BLOBS}),
+    "pointers-for-bytes": (pointed, [copied, uploaded], {"local and remote": BLOBS}),
     "drop": (dropped, [uploaded], {"remote": BLOBS}),
     "pull": (pulled, [added_in_place], {"local and remote": BLOBS}),
     "sweep": (swept, [uploaded], {"local and remote": BLOBS}),
@@ -155,8 +164,9 @@ def look(root: Path, verb: str, *, is_done: bool = False) -> None:
     check_values(root / "store")
     objects = check_remote(root / "lake") if (root / "lake").exists() else 0
     out = root / "out"
-    if is_done and verb in ("add", "clone"):
+    if is_done and verb in ("add", "clone", "pointers-for-bytes"):
         check_values(out)
+        assert verb == "clone" or not [path for path in out.glob("*/*") if len(path.name) == 32]
     elif out.exists() and list(out.glob("*/generations/*.json")):
         check_values(out)  # an experiment is there whole or not at all
     if is_done and verb != "clone":
