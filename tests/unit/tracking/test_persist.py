@@ -833,7 +833,10 @@ def test_a_store_is_looked_for_in_a_folder_of_its_own(tmp_path):
     file = tmp_path / "file"
     file.write_bytes(b"mine")
     before = sorted(map(str, inside.rglob("*")))
-    for place, reason in ((file, "because it is a file"), (inside, "because .* is a folder inside one, which manages it")):
+    for place, reason in (
+        (file, "because it is a file"),
+        (inside, "because .* is a folder inside one, which manages it"),
+    ):
         session = create_session(database, place)
         with pytest.raises(UsageError, match=reason):
             session.ls()
