@@ -155,8 +155,7 @@ class Experiment(Loading):
         Parameters
         ----------
         steps : callable or list of callable
-            Each takes a run.  One that raises ends its run and is kept as ``run.exception``; other runs go on.  An
-            empty list changes no run.
+            Each takes a run.  One that raises ends its run only, as ``run.exception``.  An empty list changes no run.
         config : mapping, optional
             Becomes ``run.config`` of every run.
         n_jobs, backend : optional
