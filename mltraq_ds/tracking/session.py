@@ -233,7 +233,7 @@ class Session(Upkeep):
     def commit(self, experiment: Experiment, if_exists: str = "fail") -> None:
         """Persist an experiment of this session; see `Experiment.persist`."""
         index = self._make_index()
-        if not self._is_known:  # whether a name is free is a question too; another one may have made the store just now
+        if not self._is_known and not experiment.base[0]:  # whether a name is free is a question, too
             self._is_known = is_known(index, self.storage, self.database.url)
         persist = Persist(
             objects=self.objects(),

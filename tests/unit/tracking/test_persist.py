@@ -517,17 +517,18 @@ def test_no_name_is_taken_in_a_store_that_is_not_known(session, tmp_path):
     persists = [
         lambda: make(stranger, ds=DataStore(a=2)).persist(),
         lambda: make(stranger, "another").persist(if_exists="replace"),
-        lambda: loaded.persist(if_exists="update"),
         lambda: stranger.persist_experiment(experiment),
     ]
     for persist in persists:
         with pytest.raises(UnknownStoreError, match="rebuild_index"):
             persist()
     assert sorted(path for path in (tmp_path / "store").rglob("*")) == before
+    loaded.persist(if_exists="update")  # what was found by its id has its name already
+    with pytest.raises(UnknownStoreError, match="rebuild_index"):
+        persists[0]()
     stranger.rebuild_index()
     with pytest.raises(ExperimentExistsError):
         persists[0]()
-    loaded.persist(if_exists="update")
     assert stranger.ls()["name"].tolist() == ["e"]
     stranger.close()
 
