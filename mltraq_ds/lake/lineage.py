@@ -85,12 +85,20 @@ class Lineage:
         return sorted(one for one in self._idents if self._sources.get(one) == self._source_id)
 
     def is_untouched(self, generation: Generation, folder: str) -> bool:
-        """Tell whether a version in the target, and all that lies beside it, came from a source."""
-        if list(generation.ident) not in self._idents.get(generation.id_experiment, []):
+        """Tell whether a version in the target, and all that lies beside it, is what came from a source.
+
+        Of an end, which nobody clones, the version that ended is meant.
+        """
+        version = generation.parent_ident if generation.deleted else generation.ident
+        if list(version) not in self._idents.get(generation.id_experiment, []):
             return False
-        ours = {*with_pointers(generation.keys), layout.meta_key(folder)}
+        came = {**self._files, **{record.key: record.digest.removeprefix("sha256:") for record in generation.records}}
+        blobs = {blob.key for blob in generation.blobs} | (set(generation.retires) - came.keys())
+        written_once = {*with_pointers(blobs), layout.meta_key(folder)}
         return all(
-            stat.key in ours or stat.key in self._files or layout.generation_number(folder, stat.key) is not None
+            stat.key in written_once
+            or layout.generation_number(folder, stat.key) is not None
+            or (stat.key in came and self._digest_there(stat.key) == came[stat.key])
             for stat in self.target.list(folder)
         )
 

@@ -1,5 +1,7 @@
 """Clones and outputs that are brought up to date: what has gone goes, bytes give way to pointers, no place is lost."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from lake_scene import RUNS, Files, expected, open_session, values_of
@@ -7,6 +9,8 @@ from lake_scene import RUNS, Files, expected, open_session, values_of
 from mltraq_ds import DataStore, lake
 from mltraq_ds.errors import MltraqDSError, RemotesError
 from mltraq_ds.lake import following
+from mltraq_ds.storage import open_storage
+from mltraq_ds.store.files import FileStore
 
 BLOBS = 2 * RUNS + 1
 
@@ -58,20 +62,51 @@ def test_what_came_from_elsewhere_stays(session, home, tmp_path, verb):
     assert names(out) == ["digits", "made there", "other"]
 
 
-@pytest.mark.parametrize("change", ["persisted", "file beside"])
+def persist_in_clone(session, experiment, out):
+    theirs = open_session(out).load_experiment("other")
+    theirs.fields.note = "theirs"
+    theirs.persist(if_exists="update")
+
+
+def put_beside(session, experiment, out):
+    (out / experiment.id_experiment / "notes.txt").write_text("theirs")
+
+
+def annotate(session, experiment, out):
+    put_notes(out, experiment, "theirs")
+
+
+def append_log(session, experiment, out):
+    with (out / experiment.id_experiment / "logs" / "train.log").open("a") as log:
+        log.write("theirs")
+
+
+def put_notes(store, experiment, notes):
+    """Change the record of the only run, as a user of run records does."""
+    files = FileStore(open_storage(store)).scoped(experiment.id_experiment)
+    files.put_run_record(replace(files.get_run_record(experiment.runs.first().id_run), notes=notes))
+
+
+def content(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("change", [persist_in_clone, put_beside, annotate, append_log])
 def test_what_somebody_went_on_with_stays(session, home, tmp_path, change):
-    """Deleted in the source, but changed in the clone: it is theirs now."""
+    """Deleted in the source, but changed in the clone: it is theirs now, also where a file that came was changed."""
+    out = tmp_path / "out"
     other = persist_another(session)
-    lake.clone(session, tmp_path / "out")
-    if change == "persisted":
-        theirs = open_session(tmp_path / "out").load_experiment("other")
-        theirs.fields.note = "theirs"
-        theirs.persist(if_exists="update")
-    else:
-        (tmp_path / "out" / other.id_experiment / "notes.txt").write_text("theirs")
+    put_notes(tmp_path / "store", other, "from the source")
+    logs = tmp_path / "store" / other.id_experiment / "logs"
+    logs.mkdir(exist_ok=True)
+    (logs / "train.log").write_text("from the source")
+    lake.clone(session, out)
+    change(session, other, out)
+    before = content(out / other.id_experiment)
     session.delete_experiment("other")
-    lake.clone(session, tmp_path / "out")
-    assert names(tmp_path / "out") == ["digits", "other"]
+    lake.clone(session, out)
+    assert names(out) == ["digits", "other"]
+    assert content(out / other.id_experiment) == before
 
 
 def test_killed_between_end_and_removal(session, home, tmp_path, monkeypatch):
