@@ -31,6 +31,9 @@ _Start = Annotated[int, typer.Option("--start", min=0, help="First run, counted 
 _Stop = Annotated[int | None, typer.Option("--stop", min=0, help="The run to stop before.")]
 _Step = Annotated[int, typer.Option("--step", min=1, help="Every n-th run.")]
 _Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="Transfers at a time; 8 by default.")]
+_Prune = Annotated[
+    bool, typer.Option("--prune", help="Remove from the output what came from the store and has gone from there.")
+]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON with every blob.")]
 
 
@@ -43,6 +46,7 @@ def add(
     ] = None,
     in_place: Annotated[bool, typer.Option("--in-place", help="Instead: put pointers in place of the bytes.")] = False,
     num_copies: Annotated[int, typer.Option(min=1, help="Remotes that have a blob before its bytes go here.")] = 1,
+    prune: _Prune = False,
     keys: _Keys = None,
     start: _Start = 0,
     stop: _Stop = None,
@@ -64,6 +68,7 @@ def add(
         jobs=jobs,
         in_place=in_place,
         num_copies=num_copies,
+        prune=prune,
     )
     _print(report, as_json)
 
@@ -204,13 +209,14 @@ def clone(
         typer.Option(help="CREATE_NEW_FILE, DEEP_COPY, HARD_LINK, SYM_LINK or REMOTE_FILE: what stands for a blob."),
     ] = "CREATE_NEW_FILE",
     fallback: Annotated[bool, typer.Option("--fallback", help="Take the next mode where one cannot work.")] = False,
+    prune: _Prune = False,
     jobs: _Jobs = None,
     as_json: _Json = False,
 ) -> None:
     """Write a second store with the same experiments.  Blobs on remotes are downloaded unless REMOTE_FILE."""
     from mltraq_ds import lake
 
-    _print(lake.clone(input_, output, mode=mode, fallback=fallback, jobs=jobs), as_json)
+    _print(lake.clone(input_, output, mode=mode, fallback=fallback, jobs=jobs, prune=prune), as_json)
 
 
 def _print(report: LakeReport, as_json: bool) -> None:

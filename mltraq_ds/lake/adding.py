@@ -36,6 +36,7 @@ def add(
     jobs: int | None = None,
     in_place: bool = False,
     num_copies: int = 1,
+    prune: bool = False,
 ) -> LakeReport:
     """Upload blobs, and put pointers in their place: in a second store, or in this one.
 
@@ -58,6 +59,9 @@ def add(
         them.
     num_copies : int
         On how many remotes a blob must be before its local bytes go.
+    prune : bool
+        Remove experiments from `output` that came from this store and are not here any more, unless somebody changed
+        them there.  By default they are kept; either is in the notes of the report.
 
     Returns
     -------
@@ -67,12 +71,15 @@ def add(
     Raises
     ------
     UsageError
-        If neither or both of `output` and `in_place` are given, or `num_copies` is more than there are remotes.
+        If neither or both of `output` and `in_place` are given, `prune` without `output`, or `num_copies` is more than
+        there are remotes.
     RemotesError
         If some blobs could not be uploaded.  Their local bytes stay; run it again to finish.
     """
     if (output is None) != in_place:
         raise UsageError("add() writes into output=… or works in place (in_place=True), and one of them only.")
+    if prune and in_place:
+        raise UsageError("add(prune=True) is refused: it removes from output=…, and in_place=True has none.")
     selection = Selection.of(keys, start, stop, step)
     storage, homes = storage_of(store), create_remotes(remotes)
     places = len({home.identity for home in homes})
@@ -81,6 +88,7 @@ def add(
     selected = selection.read(storage)
     failures = Failures("uploaded")
     rows: list[BlobRow] = []
+    notes: tuple[str, ...] = ()
     if in_place:
         removed = Failures("removed here")
         with held(storage) as guard:
@@ -96,20 +104,22 @@ def add(
         failures.causes |= removed.causes
         rows = [one.row(is_local=one.reference.key in removed.causes) for one in uploaded]
     else:
-        rows = _add_to_output(storage, storage_of(output, is_new=True), homes, selection, selected, failures, jobs)
+        target = storage_of(output, is_new=True)
+        rows, notes = _add_to_output(storage, target, homes, selected, failures, jobs, prune=prune)
     failures.raise_any(sum(len(one.blobs) for one in selected))
-    return LakeReport("add", storage.url, tuple(rows))
+    return LakeReport("add", storage.url, tuple(rows), notes=notes)
 
 
 def _add_to_output(
     storage: Storage,
     target: Storage,
     homes: Sequence[Remote],
-    selection: Selection,
     selected: Sequence[Selected],
     failures: Failures,
     jobs: int | None,
-) -> list[BlobRow]:
+    *,
+    prune: bool,
+) -> tuple[list[BlobRow], tuple[str, ...]]:
     done: dict[str, Uploaded] = {}
     blobs = [blob for one in selected for blob in one.blobs]
     wanted = {blob.key for blob in blobs}
@@ -129,9 +139,9 @@ def _add_to_output(
         return modes.clone_blob(storage, target, reference, Mode.DEEP_COPY, fallback=False)
 
     placed = Failures("written")
-    rows = copying.clone_store(storage, target, selected, place, placed, jobs)
+    rows, notes = copying.clone_store(storage, target, selected, place, placed, jobs, prune=prune)
     failures.causes = {**placed.causes, **failures.causes}
-    return [row for row in rows if row.key in done]
+    return [row for row in rows if row.key in done], notes
 
 
 def upload(

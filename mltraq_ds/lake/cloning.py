@@ -20,6 +20,7 @@ def clone(
     mode: Mode | str = Mode.CREATE_NEW_FILE,
     fallback: bool = False,
     jobs: int | None = None,
+    prune: bool = False,
 ) -> LakeReport:
     """Write a second store with the same experiments.
 
@@ -31,6 +32,9 @@ def clone(
         What stands there for each blob.
     fallback : bool
         Where a mode cannot work, take the next of SYM_LINK, HARD_LINK, DEEP_COPY; REMOTE_FILE falls back to DEEP_COPY.
+    prune : bool
+        Remove experiments that came from this source and are not there any more, unless somebody changed them in the
+        output.  By default they are kept; either is in the notes of the report.
 
     Raises
     ------
@@ -49,15 +53,16 @@ def clone(
     down: set[str] = set()
     if chosen is Mode.SYM_LINK and storage.is_local and target.is_local:
         linking.list_links(storage, target, [blob for one in selected for blob in one.generation.blobs])
-    rows = copying.clone_store(
+    rows, gone = copying.clone_store(
         storage,
         target,
         selected,
         lambda blob: modes.clone_blob(storage, target, blob, chosen, fallback=fallback, down=down),
         failures,
         jobs,
+        prune=prune,
     )
     failures.raise_any(sum(len(one.generation.blobs) for one in selected))
     is_bound = any(row.action == "sym-linked" for row in rows)
-    notes = (f"{target.url} has links into {storage.url}: neither can be moved.",) if is_bound else ()
-    return LakeReport("clone", target.url, tuple(rows), notes=notes)
+    bound = (f"{target.url} has links into {storage.url}: neither can be moved.",) if is_bound else ()
+    return LakeReport("clone", target.url, tuple(rows), notes=(*bound, *gone))

@@ -25,13 +25,25 @@ Place = Callable[[Reference], BlobRow]
 
 
 def clone_store(
-    source: Storage, target: Storage, selected: Sequence[Selected], place: Place, failures: Failures, jobs: int | None
-) -> list[BlobRow]:
+    source: Storage,
+    target: Storage,
+    selected: Sequence[Selected],
+    place: Place,
+    failures: Failures,
+    jobs: int | None,
+    *,
+    prune: bool,
+) -> tuple[list[BlobRow], tuple[str, ...]]:
     """Write all files of a store into another one; `place` decides what becomes of the blobs.
 
     A generation is written last, so that an experiment is there whole or not at all; whatever is there already is
-    compared and kept, so that a clone that was killed is finished by running it again.  What has gone from the source
-    since the last time goes from the target, unless somebody went on with it there.
+    compared and kept, so that a clone that was killed is finished by running it again.
+
+    Returns
+    -------
+    list, tuple
+        What was done with each blob, and notes on the experiments that have gone from the source since the last time.
+        With `prune` they go from the target, unless somebody went on with them there, or something failed.
 
     Raises
     ------
@@ -54,9 +66,9 @@ def clone_store(
             _finish_experiment(source, lineage, one)
             following.drop_replaced(target, one, done, failures)
     _copy_rest(source, lineage, {one.folder for one in selected})
-    following.end_gone(source, lineage, selected)
+    notes = [] if failures.causes else following.follow_gone(source, lineage, selected, prune=prune)
     lineage.save()
-    return rows
+    return rows, tuple(notes)
 
 
 def _refuse_nested(source: Storage, target: Storage) -> None:

@@ -15,37 +15,63 @@ from mltraq_ds.lake.work import Failures, do
 from mltraq_ds.reference import Reference
 from mltraq_ds.storage.base import Storage
 from mltraq_ds.store import generations, layout
+from mltraq_ds.store.generations import Generation
 from mltraq_ds.store.retire import end_experiment, remove_files
 
-__all__ = ["drop_replaced", "end_gone"]
+__all__ = ["drop_replaced", "follow_gone"]
 
 
-def end_gone(source: Storage, lineage: Lineage, selected: Sequence[Selected]) -> None:
-    """End the experiments that came from this source and have ended there, unless somebody went on with them here."""
+def follow_gone(source: Storage, lineage: Lineage, selected: Sequence[Selected], *, prune: bool) -> list[str]:
+    """Look what came from this source and is not there any more; say of each experiment what became of it.
+
+    A source says nothing of what was deleted, so that this cannot be told from what was lost there: the clone may have
+    the only copy.  Nothing goes unless somebody asks for it, and nothing ever that somebody went on with here.  What
+    another experiment replaces counts as deleted wherever that one is.
+    """
+    replaced = {end.id_experiment: (end.number, end.writer) for one in selected for end in one.generation.replaces}
     there = {one.generation.id_experiment for one in selected}
+    notes: list[str] = []
     for id_experiment in lineage.known():
-        if id_experiment not in there and not _is_alive(source, id_experiment) and _end(lineage, id_experiment):
+        folder = layout.folder_of(id_experiment)
+        if id_experiment in there or _is_alive(source, folder):
+            continue
+        last = generations.current(lineage.target, folder)
+        is_here = last is not None and not last.deleted
+        what = f"experiment {last.name!r} ({id_experiment})" if last is not None else ""
+        is_asked = prune or (last is not None and replaced.get(id_experiment) == last.ident)
+        reason = _reason_to_keep(source, lineage, last, folder, is_asked=is_asked)
+        if not reason and _end(lineage.target, last):
             lineage.forget(id_experiment)
+            notes += [f"removed: {what}, gone from the source"] if is_here else []
+        elif is_here:
+            notes.append(f"kept: {what}, gone from the source{reason or ', but persisted here just now'}")
+    return notes
 
 
-def _is_alive(storage: Storage, id_experiment: str) -> bool:
-    generation = generations.current(storage, layout.folder_of(id_experiment))
+def _is_alive(storage: Storage, folder: str) -> bool:
+    generation = generations.current(storage, folder)
     return generation is not None and not generation.deleted
 
 
-def _end(lineage: Lineage, id_experiment: str) -> bool:
+def _reason_to_keep(source: Storage, lineage: Lineage, last: Generation | None, folder: str, *, is_asked: bool) -> str:
+    if not is_asked:
+        return "; prune=True (--prune) removes it, if nobody changed it here"
+    if last is not None and not lineage.is_untouched(last, folder):
+        return ", but changed here since it was cloned"
+    rest = (stat.key for stat in source.list(folder) if stat.key != layout.meta_key(folder))
+    if any(layout.generation_number(folder, key) is None for key in rest):
+        return ", which still has files of it"
+    return ""
+
+
+def _end(target: Storage, last: Generation | None) -> bool:
     """End an experiment in the target; tell whether it is gone from there."""
-    target, folder = lineage.target, layout.folder_of(id_experiment)
-    last: generations.Generation | None = generations.current(target, folder)
-    if last is None:
-        return True
-    if not last.deleted:
-        if not lineage.is_untouched(last, folder):
-            return False
-        last = end_experiment(target, id_experiment, str(uuid.uuid4()), only=last.ident)
-    if last is None:
-        return False  # somebody went on with it just now
-    remove_files(target, last)
+    if last is not None and not last.deleted:
+        last = end_experiment(target, last.id_experiment, str(uuid.uuid4()), only=last.ident)
+        if last is None:
+            return False  # somebody went on with it just now
+    if last is not None:
+        remove_files(target, last)
     return True
 
 

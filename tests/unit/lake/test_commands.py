@@ -46,6 +46,23 @@ def test_from_upload_to_clone(session, files, home, tmp_path):
     assert values_of(open_session(tmp_path / "out")) == expected()
 
 
+@pytest.mark.parametrize("verb", ["add", "clone"])
+def test_prune_is_asked_for(session, files, home, tmp_path, verb):
+    """What has gone from the store is kept, and named; with --prune it goes, and is named too."""
+    words = ["remote", "add", "-r", home.root] if verb == "add" else ["clone"]
+    words += ["-i", files.root, "-o", tmp_path / "out", "--json"]
+    assert mltraq_ds(*words)[0] == 0
+    session.delete_experiment("digits")
+    code, out, _ = mltraq_ds(*words)
+    (note,) = json.loads(out)["notes"]
+    assert (code, "kept: experiment 'digits'" in note, "--prune" in note) == (0, True, True)
+    assert values_of(open_session(tmp_path / "out")) == expected()
+    code, out, _ = mltraq_ds(*words, "--prune")
+    (note,) = json.loads(out)["notes"]
+    assert (code, "removed: experiment 'digits'" in note) == (0, True)
+    assert Files(tmp_path / "out").blobs() == Files(tmp_path / "out").pointers() == {}
+
+
 def test_failures_have_an_exit_code(session, files, tmp_path):
     """An upload that cannot be done makes the command fail with a summary, not with a debug line."""
     blocked = tmp_path / "file"

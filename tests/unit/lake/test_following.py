@@ -1,5 +1,6 @@
-"""Clones and outputs that are brought up to date: what has gone goes, bytes give way to pointers, no place is lost."""
+"""Clones and outputs that are brought up to date: what has gone stays unless asked, bytes give way to pointers."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from lake_scene import RUNS, Files, expected, open_session, values_of
 
 from mltraq_ds import DataStore, lake
-from mltraq_ds.errors import MltraqDSError, RemotesError
+from mltraq_ds.errors import MltraqDSError, RemotesError, UsageError
 from mltraq_ds.lake import following
 from mltraq_ds.storage import open_storage
 from mltraq_ds.store.files import FileStore
@@ -15,8 +16,8 @@ from mltraq_ds.store.files import FileStore
 BLOBS = 2 * RUNS + 1
 
 VERBS = {
-    "add": lambda session, home, out: lake.add(session, out, remotes=home.root),
-    "clone": lambda session, home, out: lake.clone(session, out),
+    "add": lambda session, home, out, **more: lake.add(session, out, remotes=home.root, **more),
+    "clone": lambda session, home, out, **more: lake.clone(session, out, **more),
 }
 
 
@@ -32,15 +33,42 @@ def names(store):
     return sorted(open_session(store).ls().name)
 
 
+def gone(report):
+    return [note for note in report.notes if "gone from the source" in note]
+
+
 @pytest.mark.parametrize("verb", VERBS)
-def test_what_was_deleted_goes(session, home, tmp_path, verb):
-    """An experiment that was deleted in the source is deleted in the output; nothing of it is left."""
+@pytest.mark.parametrize("how", ["deleted", "lost"])
+def test_what_has_gone_stays(session, home, tmp_path, verb, how):
+    """Deleted cannot be told from lost: the output may have the only copy. It is kept, and that is said each time."""
     other = persist_another(session)
     out = tmp_path / "out"
-    VERBS[verb](session, home, out)
+    assert gone(VERBS[verb](session, home, out)) == []
+    before = content(out / other.id_experiment)
+    if how == "deleted":
+        session.delete_experiment("other")
+    else:
+        shutil.rmtree(tmp_path / "store" / other.id_experiment)
+    for _ in range(2):
+        (note,) = gone(VERBS[verb](session, home, out))
+        assert note.startswith(f"kept: experiment 'other' ({other.id_experiment})")
+        assert "--prune" in note
+    assert content(out / other.id_experiment) == before
+    assert names(out) == ["digits", "other"]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_what_has_gone_goes_if_asked(session, home, tmp_path, verb):
+    """With `prune` it is deleted in the output, and the report says so; nothing of it is left."""
+    other = persist_another(session)
+    out = tmp_path / "out"
+    assert gone(VERBS[verb](session, home, out, prune=True)) == []
     assert names(out) == ["digits", "other"]
     session.delete_experiment("other")
-    VERBS[verb](session, home, out)
+    report = VERBS[verb](session, home, out, prune=True)
+    assert gone(report) == [f"removed: experiment 'other' ({other.id_experiment}), gone from the source"]
+    assert "note: removed: experiment 'other'" in str(report)
+    assert gone(VERBS[verb](session, home, out, prune=True)) == []
     assert names(out) == ["digits"]
     assert not (out / other.id_experiment).exists()
     assert other.id_experiment not in (out / "_clone.json").read_text()
@@ -57,8 +85,8 @@ def test_what_came_from_elsewhere_stays(session, home, tmp_path, verb):
     VERBS[verb](second, home, out)
     VERBS[verb](session, home, out)
     persist_another(open_session(out), "made there")
-    VERBS[verb](session, home, out)
-    VERBS[verb](second, home, out)
+    assert gone(VERBS[verb](session, home, out, prune=True)) == []
+    assert gone(VERBS[verb](second, home, out, prune=True)) == []
     assert names(out) == ["digits", "made there", "other"]
 
 
@@ -104,9 +132,61 @@ def test_what_somebody_went_on_with_stays(session, home, tmp_path, change):
     change(session, other, out)
     before = content(out / other.id_experiment)
     session.delete_experiment("other")
-    lake.clone(session, out)
+    (note,) = gone(lake.clone(session, out, prune=True))
+    assert note.startswith("kept: experiment 'other'")
+    assert note.endswith("changed here since it was cloned")
     assert names(out) == ["digits", "other"]
     assert content(out / other.id_experiment) == before
+
+
+def replace_other(session):
+    experiment = session.create_experiment("other")
+    experiment.fields.note = "new"
+    experiment.persist(if_exists="replace")
+    return experiment
+
+
+def test_what_was_replaced_goes(session, tmp_path):
+    """The version that takes its place says so: wherever that one is, the replaced one counts as deleted."""
+    old = persist_another(session)
+    lake.clone(session, tmp_path / "out")
+    replace_other(session)
+    (note,) = gone(lake.clone(session, tmp_path / "out"))
+    assert note.startswith(f"removed: experiment 'other' ({old.id_experiment})")
+    assert open_session(tmp_path / "out").check(deep=True).kinds() == {}
+    assert open_session(tmp_path / "out").load_experiment("other").fields.note == "new"
+
+
+def test_what_the_source_still_has_files_of_stays(session, tmp_path):
+    """Its generations are lost in the source, its bytes are not: nobody deleted it."""
+    other = persist_another(session)
+    lake.clone(session, tmp_path / "out")
+    shutil.rmtree(tmp_path / "store" / other.id_experiment / "generations")
+    (note,) = gone(lake.clone(session, tmp_path / "out", prune=True))
+    assert note.endswith("which still has files of it")
+    assert names(tmp_path / "out") == ["digits", "other"]
+
+
+def test_nothing_goes_if_something_failed(session, files, home, tmp_path):
+    """A report that nobody gets says nothing: what is to go waits until everything else was done."""
+    other = persist_another(session)
+    lake.clone(session, tmp_path / "out")
+    session.delete_experiment("other")
+    before = content(tmp_path / "out" / other.id_experiment)
+    for blob in files.blobs():
+        (path,) = (tmp_path / "out").glob(f"*/{blob}")
+        path.unlink()
+    lake.add(session, remotes=home.root, in_place=True)
+    home.root.rename(tmp_path / "away")
+    with pytest.raises(RemotesError):
+        lake.clone(session, tmp_path / "out", prune=True)
+    assert content(tmp_path / "out" / other.id_experiment) == before
+
+
+def test_prune_needs_an_output(session, home):
+    """In place there is nothing to remove from."""
+    with pytest.raises(UsageError, match="prune"):
+        lake.add(session, remotes=home.root, in_place=True, prune=True)
 
 
 def test_killed_between_end_and_removal(session, home, tmp_path, monkeypatch):
@@ -120,9 +200,10 @@ def test_killed_between_end_and_removal(session, home, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(following, "remove_files", stopped)
-        lake.clone(session, tmp_path / "out")
+        lake.clone(session, tmp_path / "out", prune=True)
     assert names(tmp_path / "out") == ["digits"]
-    lake.clone(session, tmp_path / "out")
+    assert gone(lake.clone(session, tmp_path / "out")) == []
+    lake.clone(session, tmp_path / "out", prune=True)
     assert open_session(tmp_path / "out").check(deep=True).kinds() == {}
 
 
