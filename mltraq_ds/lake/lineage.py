@@ -51,10 +51,12 @@ class Lineage:
         Raises
         ------
         ConflictError
-            If the target has a version that did not come from a clone.  Nothing was changed.
+            If the target has a version that did not come from a clone, or one of them replaces an experiment that was
+            changed there.  Nothing was changed.
         """
         for one in selected:
             self.require_ours(one.generation, one.folder)
+            self._require_free(one.generation)
             idents = self._idents.get(one.generation.id_experiment, [])
             coming = list(one.generation.ident)
             if coming not in idents:
@@ -79,6 +81,18 @@ class Lineage:
                 "another store."
             )
         return there.ident if there is not None else (0, "")
+
+    def _require_free(self, generation: Generation) -> None:
+        """Refuse a version that replaces what somebody changed in the target: any session there would remove it."""
+        for end in generation.replaces:
+            folder = layout.folder_of(end.id_experiment)
+            there = generations.current(self.target, folder)
+            if there is not None and there.ident == (end.number, end.writer) and not self.is_untouched(there, folder):
+                raise ConflictError(
+                    f"Experiment {generation.name!r} is not cloned because it replaces {end.id_experiment}, and "
+                    f"{self.target.url} has files of that one which did not come from a clone: somebody has changed it "
+                    "there. Clone into another store, or delete it there."
+                )
 
     def known(self) -> list[str]:
         """Return the ids of all experiments that came from this source, sorted."""

@@ -8,7 +8,7 @@ import pytest
 from lake_scene import RUNS, Files, expected, open_session, values_of
 
 from mltraq_ds import DataStore, lake
-from mltraq_ds.errors import MltraqDSError, RemotesError, UsageError
+from mltraq_ds.errors import ConflictError, MltraqDSError, RemotesError, UsageError
 from mltraq_ds.lake import following
 from mltraq_ds.storage import open_storage
 from mltraq_ds.store.files import FileStore
@@ -155,6 +155,21 @@ def test_what_was_replaced_goes(session, tmp_path):
     assert note.startswith(f"removed: experiment 'other' ({old.id_experiment})")
     assert open_session(tmp_path / "out").check(deep=True).kinds() == {}
     assert open_session(tmp_path / "out").load_experiment("other").fields.note == "new"
+
+
+def test_what_was_replaced_is_kept_if_changed(session, tmp_path):
+    """Any session on the clone would remove what the new version replaces, so that one does not come."""
+    out = tmp_path / "out"
+    old = persist_another(session)
+    lake.clone(session, out)
+    put_notes(out, old, "theirs")
+    before = content(out / old.id_experiment)
+    new = replace_other(session)
+    with pytest.raises(ConflictError, match="somebody has changed it there"):
+        lake.clone(session, out)
+    assert not (out / new.id_experiment).exists()
+    assert names(out) == ["digits", "other"]
+    assert content(out / old.id_experiment) == before
 
 
 def test_what_the_source_still_has_files_of_stays(session, tmp_path):
