@@ -66,7 +66,9 @@ class MLflowBackend:
                     saving.has_leftovers = False
                 except Exception as failure:  # noqa: BLE001 - another error is on its way
                     said = without_secrets(str(failure))
-                    error.add_note(f"MLflow may keep the model ({said:.500}); the next session has it removed.")
+                    error.add_note(
+                        f"MLflow may keep the model ({said:.500}); the next save to it, or sweep(), has it removed."
+                    )
                 raise
 
         metadata = call(tracking, settings["mlflow.registry_uri"], f"save the {saving.label}", log)

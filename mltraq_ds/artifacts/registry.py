@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Literal
 
 from mltraq_ds import ids, place
-from mltraq_ds.artifacts import leftovers  # noqa: F401 - says how backends are asked
+from mltraq_ds.artifacts import leftovers
 from mltraq_ds.artifacts.artifact import Artifact
 from mltraq_ds.artifacts.backends import backend_of, choose, place_of
 from mltraq_ds.artifacts.home import Home, rows_of
@@ -95,14 +95,17 @@ def save(value: object, name: str, storage_backend: str | None = None, **kwargs:
             f"save() got {', '.join(map(repr, sorted(taken)))}, which the storage backend {label!r} does not take. "
             "Leave it out."
         )
+    index, kept_at = home.index(make=True), place_of(label, backend, settings)
+    if kept_at is not None:
+        leftovers.remove(home.session)
     saving = Save(
         home.objects,
-        home.index(make=True),
+        index,
         name,
         label,
         type_name=f"{type(value).__module__}.{type(value).__qualname__}",
         code=capture(settings),
-        place=place_of(label, backend, settings),
+        place=kept_at,
         new_uuid=ids.new_uuid if home.session is None else home.session.new_uuid,
     )
 
@@ -168,7 +171,7 @@ def delete(name: str, version: int | Literal["latest", "all"]) -> None:
     -----
     IndexBehindWarning, LeftoversWarning
         If it is deleted, but the database could not be told, or not all bytes are removed, also because who keeps the
-        value does not answer.  The next session, `sweep` or the same call goes on.
+        value does not answer.  `sweep` or the same call goes on.
 
     """
     if version is None or (isinstance(version, str) and version not in ("latest", "all")):
@@ -208,7 +211,7 @@ def artifact_store() -> ArtifactStore:
     index = session._known_index()
     if index is not None:
         # Of steps that had no database.
-        recovery.recover(session.objects(), index, recovery.warn_left, asks_backends=False)
+        recovery.recover(session.objects(), index, recovery.warn_left)
     rows = rows_of(index)
     return ArtifactStore([row for row in rows.rows() if not row.is_deleted] if rows else [], get)
 

@@ -17,7 +17,7 @@ from mltraq_ds.orm.failures import INDEX_ERRORS
 from mltraq_ds.orm.index import Index
 from mltraq_ds.orm.schema import SCHEMA_VERSION
 from mltraq_ds.storage.base import Storage
-from mltraq_ds.store import generations, layout
+from mltraq_ds.store import generations, layout, outside
 from mltraq_ds.store.artifact_check import check_artifacts
 from mltraq_ds.store.experiment_check import Examined, examine
 from mltraq_ds.store.generations import Generation
@@ -155,6 +155,7 @@ def _check_pending(storage: Storage, seen: Survey, writers: Sequence[Intent], fo
             detail = f"Its writer died while it was to {intent.action} {intent.name!r} (since {intent.created})."
             if intent.storage_backend:
                 detail += f" The storage backend {intent.storage_backend!a:.80} may keep the value{_at(intent.place)}."
+                detail += _elsewhere(storage, intent)
             found.add("dead intent", intent.key, intent.id_experiment, detail=detail)
     pending = read_pending(seen.pending)
     known = {intent.writer for intent in writers}
@@ -174,6 +175,16 @@ def _check_pending(storage: Storage, seen: Survey, writers: Sequence[Intent], fo
             )
     for stat in pending.foreign:
         found.add("foreign file", stat.key, size_bytes=stat.size, detail="No part of a store.")
+
+
+def _elsewhere(storage: Storage, intent: Intent) -> str:
+    if outside.is_of(storage, intent):
+        return ""
+    host, where = intent.machine.partition("/")[0], intent.store or "a place that was not noted"
+    return (
+        f" It was announced on {host!a:.80} in the store at {where!a:.200}, so only there does sweep() remove it. If "
+        f"this is a copy, remove the intent. If it is that store, moved, first remove what is kept of {intent.writer}."
+    )
 
 
 def _at(place: str) -> str:

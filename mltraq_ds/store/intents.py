@@ -39,7 +39,8 @@ LEASE_S = 600.0
 RENEW_S = 60.0
 #: What writers of artifacts are about to do.
 SAVE, DELETE_VERSION = "save", "delete version"
-_LATER = ("storage_backend", "place")  # keys that earlier versions did not write; left out where they say nothing
+#: Keys that earlier versions did not write; left out where they say nothing.
+_LATER = ("storage_backend", "place", "store")
 #: In place of a process: the writer has gone on, and somebody has to follow up.
 DONE = "done"
 
@@ -78,8 +79,8 @@ class Intent:
         Where the writer runs: on the same machine its death is known at once.
     created : str
         ISO 8601, for people.
-    storage_backend, place : str
-        Who keeps an artifact outside of the store, and where; empty if nobody does.
+    storage_backend, place, store : str
+        Who keeps an artifact outside of the store, and where, and the URL of the store; empty if nobody does.
     """
 
     writer: str
@@ -93,6 +94,7 @@ class Intent:
     created: str = field(default_factory=layout.now_text)
     storage_backend: str = ""
     place: str = ""
+    store: str = ""
 
     @property
     def key(self) -> str:
@@ -234,10 +236,7 @@ def remove_intent(storage: Storage, intent: Intent) -> None:
 
 
 class Keeper:
-    """Write an intent and renew it until told to stop, however long the work takes.
-
-    Renewing needs a thread only for work longer than `RENEW_S`; a timer costs nothing before that.
-    """
+    """Write an intent and renew it until told to stop, however long it takes; before `RENEW_S` that costs nothing."""
 
     def __init__(self, storage: Storage, intent: Intent) -> None:
         self.intent = intent

@@ -165,7 +165,8 @@ def _refuse_writers(source: Storage) -> None:
     if working:
         raise ConflictError(
             f"The store {source.url} was not moved because {len(working)} writers are at work, one of them on "
-            f"{working[0].name!r:.80}. Let them finish and call again: what was copied stays."
+            f"{working[0].name!r:.80}. Let them finish, or use sweep() if they have died, and call again: what was "
+            "copied stays."
         )
 
 

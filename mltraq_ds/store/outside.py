@@ -2,6 +2,9 @@
 
 Backends are in a layer above, which says here how they are asked.  A process that does not know it leaves the work to
 one that does: the intent, or the tombstone that still has the notes of its backend, stays, and `check` names it.
+
+A copy of a store has the intents of the original, and not what that has committed since.  So a save is taken back only
+in the store that it was announced in.
 """
 
 from __future__ import annotations
@@ -13,11 +16,12 @@ from typing import Protocol
 
 from mltraq_ds.errors import LeftoversWarning, UsageError
 from mltraq_ds.objects import Objects
-from mltraq_ds.store import versions
+from mltraq_ds.storage.base import Storage
+from mltraq_ds.store import intents, versions
 from mltraq_ds.store.intents import Intent
 from mltraq_ds.store.versions import Version
 
-__all__ = ["Backends", "let_go", "set_backends", "take_back", "waiting", "waits"]
+__all__ = ["Backends", "is_of", "let_go", "set_backends", "take_back", "waiting", "waits"]
 
 
 class Backends(Protocol):
@@ -36,6 +40,15 @@ _backends: list[Backends] = []
 def set_backends(backends: Backends) -> None:
     """Say who asks the backends; called once, by `artifacts`."""
     _backends[:] = [backends]
+
+
+def is_of(storage: Storage, intent: Intent) -> bool:
+    """Tell whether a save was announced in this store: neither in one that it was copied from nor before it moved.
+
+    The URL of a folder means another one on another machine.
+    """
+    host, here = (machine.partition("/")[0] for machine in (intent.machine, intents.this_machine()))
+    return intent.store == storage.url and (host == here or not storage.is_local)
 
 
 def waits(version: Version) -> bool:
@@ -62,7 +75,7 @@ def let_go(version: Version, objects: Objects) -> bool:
 def take_back(intent: Intent, objects: Objects) -> bool:
     """Remove what a killed save has left with its backend; False if that could not be done, which is a warning."""
     what = f"A save of artifact {intent.name!a:.200} was killed, and {intent.storage_backend!a:.80} may keep its value"
-    return _asked(lambda backends: backends.take_back(intent, objects), what, "The next session, or sweep(),")
+    return _asked(lambda backends: backends.take_back(intent, objects), what, "The next save() to it, or sweep(),")
 
 
 def _asked(work: Callable[[Backends], None], what: str, who: str) -> bool:

@@ -46,7 +46,7 @@ def recover(
     index: Index | None,
     on_left: OnLeft | None = None,
     *,
-    asks_backends: bool = True,
+    asks_backends: bool = False,
 ) -> list[Intent]:
     """Finish the work of all writers that died.
 
@@ -64,7 +64,8 @@ def recover(
         does not permit to write or delete: who may only read must not be kept out by it.  Without it the first such
         error is raised.
     asks_backends : bool
-        Whether storage backends, which may take their time, are asked to remove what they keep for dead writers.
+        Whether storage backends are asked to remove what they keep for dead writers.  They may take their time, so no
+        reader asks; and only who knows that this store is no copy of another one may ask.
 
     Returns
     -------
@@ -123,7 +124,7 @@ def warn_left(error: MltraqDSError) -> None:
     warnings.warn(f"The work of a writer was left as it is: {error}", LeftoversWarning, stacklevel=6)
 
 
-def finish(objects: Objects, index: Index | None, intent: Intent, *, asks_backends: bool = True) -> bool:
+def finish(objects: Objects, index: Index | None, intent: Intent, *, asks_backends: bool = False) -> bool:
     """Finish the work of one dead writer, then remove its intent; False if it stays, for what a backend still keeps."""
     storage = objects.storage
     if intent.is_of_artifact:

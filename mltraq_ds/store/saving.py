@@ -78,7 +78,7 @@ class Save:
     on_seam: Callable[[str], None] = lambda name: None
     written: list[str] = field(default_factory=list, init=False)
     attempted: Version | None = field(default=None, init=False)
-    #: Set by a backend that raises and could not remove what it had kept: the next session asks it to.
+    #: Set by a backend that raises and could not remove what it had kept: the next save or sweep asks it to.
     has_leftovers: bool = field(default=False, init=False)
     _keeper: Keeper | None = field(default=None, init=False)
     _above: int = field(default=0, init=False)
@@ -98,6 +98,7 @@ class Save:
             number=0,
             storage_backend="" if self.place is None else self.storage_backend,
             place=self.place or "",
+            store="" if self.place is None else self.storage.url,
         )
 
     def run(self, keep: Callable[[Save], Kept], undo: Callable[[Kept], None]) -> Version:

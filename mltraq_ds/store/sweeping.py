@@ -56,7 +56,8 @@ def sweep(
 ) -> SweepReport:
     """Remove what nothing refers to: orphans, old generations, leftovers of writers that died.
 
-    First the work of dead writers is finished, as opening a session does, also in a dry run.  Safe beside writers and
+    First the work of dead writers is finished, as opening a session does, also in a dry run; and storage backends are
+    asked to remove what they keep for them.  Safe beside writers and
     readers; killed in the middle, run it again.  Files of users (`DataStoreIO`) and whatever is not known stay.
 
     Parameters
@@ -155,7 +156,7 @@ class _Sweep:
 
     def _recover(self) -> list[Intent]:
         try:
-            return recover(self.objects, self.index)
+            return recover(self.objects, self.index, asks_backends=True)
         except MltraqDSError as error:
             raise type(error)(
                 f"The sweep was stopped because the work of a dead writer cannot be finished: {error}"

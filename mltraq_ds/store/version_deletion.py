@@ -58,7 +58,7 @@ def delete_version(
     Warns
     -----
     IndexBehindWarning, LeftoversWarning
-        If it is deleted, but the database could not be told or not all bytes are removed; the next session goes on.
+        If it is deleted, but the database could not be told or not all bytes are removed; `sweep`, or this, goes on.
     """
     intent = Intent(
         writer=str(uuid.uuid4()),
@@ -119,15 +119,16 @@ def _follow_up(
 
 
 def _warn(message: str, kind: type[Warning]) -> None:
-    warnings.warn(f"{message} The next session goes on, or sweep(), or call delete() again.", kind, stacklevel=6)
+    who = "The next session goes on, or sweep()," if kind is IndexBehindWarning else "sweep() goes on,"
+    warnings.warn(f"{message} {who} or call delete() again.", kind, stacklevel=6)
 
 
-def finish(objects: Objects, index: ArtifactIndex | None, intent: Intent, *, asks_backends: bool = True) -> bool:
+def finish(objects: Objects, index: ArtifactIndex | None, intent: Intent, *, asks_backends: bool = False) -> bool:
     """Finish the work of a dead writer of an artifact, then remove its intent.
 
     Whatever it committed is in the files, so the rows are made what these say.  What it did not commit are orphans; a
     writer that was taken for dead by mistake finds its intent gone, and gives up.  What lies with a backend is taken
-    back by that.
+    back by that, unless the save was announced in another store, which this one is a copy of and which may refer to it.
 
     Returns
     -------
@@ -156,7 +157,7 @@ def finish(objects: Objects, index: ArtifactIndex | None, intent: Intent, *, ask
                     outside.let_go(version, objects)  # if not, the tombstone keeps the notes: check and sweep find it
     elif intent.storage_backend and not any(one.writer == intent.writer and not one.deleted for one in found):
         # One that cannot be read may be its own, and a request of its own may still be on its way.
-        is_known = not damaged and not (may_come and _is_young(storage, intent))
+        is_known = not damaged and outside.is_of(storage, intent) and not (may_come and _is_young(storage, intent))
         if not (is_known and asks_backends and outside.take_back(intent, objects)):
             return False
     intents.remove_intent(storage, intent)

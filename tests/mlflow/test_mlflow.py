@@ -329,7 +329,7 @@ def test_a_model_that_cannot_be_tagged_is_taken_back(home, tracking, monkeypatch
 
 
 def test_what_cannot_be_taken_back_at_once(home, tracking, monkeypatch):
-    """If cleaning up fails too, or a call is interrupted whose outcome is not known, the next session goes on."""
+    """If cleaning up fails too, or a call is interrupted whose outcome is not known, the next sweep goes on."""
 
     def fail(*_, **__):
         raise RuntimeError("struck")
@@ -339,7 +339,7 @@ def test_what_cannot_be_taken_back_at_once(home, tracking, monkeypatch):
         patch.setattr(backend, "taken_back", fail)
         with pytest.raises(RuntimeError, match="struck") as caught:
             save(model(), "not taken back", **QUICK)
-        assert "the next session has it removed" in "".join(caught.value.__notes__)
+        assert "the next save to it, or sweep(), has it removed" in "".join(caught.value.__notes__)
     real = backend.call
 
     def interrupted(*arguments):
@@ -353,7 +353,7 @@ def test_what_cannot_be_taken_back_at_once(home, tracking, monkeypatch):
     assert default_session().check().kinds() == {"dead intent": 2}
     assert left_of(tracking, "not taken back")[0] == left_of(tracking, "interrupted")[0] == 1
     with create_session() as session:
-        session.ls()
+        session.sweep()
         assert len(session.check()) == 0
     assert left_of(tracking, "not taken back") == left_of(tracking, "interrupted") == (0, 0, 0)
 
@@ -381,7 +381,7 @@ save(LogisticRegression().fit(X, X[:, 0] > 17), name, pip_requirements=["scikit-
 
 @pytest.mark.parametrize("at", ["logging", "logged", "registered"])
 def test_killed_while_mlflow_logs(home, tracking, at):
-    """What a killed process leaves in MLflow is found by check and deleted by the next session, unless registered."""
+    """What a killed process leaves in MLflow is found by check and deleted by the next sweep, unless registered."""
     name = f"killed {at}"
     environment = {f"MLTRAQ_DS_{key.upper().replace('.', '_')}": str(options.get(key)) for key in GIVEN}
     command = [sys.executable, "-c", KILLED, at, name]
@@ -392,11 +392,11 @@ def test_killed_while_mlflow_logs(home, tracking, at):
     (found,) = session.check()
     assert (found.kind, tracking in found.detail) == ("dead intent", True)
     options.set("mlflow.tracking_uri", f"sqlite:///{home}/mine.db")
-    session.ls()  # it was not logged there: others may go on
+    session.sweep()  # it was not logged there: others may go on
     options.set("mlflow.tracking_uri", tracking)
     session = create_session()
     with pytest.warns(LeftoversWarning, match="stays registered in MLflow as") if at == "registered" else _nothing():
-        session.ls()
+        session.sweep()
     left = left_of(tracking, name)
     assert left == (0, 0, 0) if at != "registered" else (left[0], left[2]) == (1, 1)
     assert session.check().kinds() == {}

@@ -1,9 +1,11 @@
 """What backends keep outside of the store: whatever is killed, nothing stays there that no version refers to, and what
-could not be removed is told, found by check, and gone on with.
+could not be removed is told, found by check, and gone on with.  Sweep asks the backends, and a save to one; readers do
+not wait for them, and a copy of a store leaves alone what the original may refer to.
 """
 
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mltraq_ds import artifact_store, delete, get, options, save
+from mltraq_ds import artifact_store, create_session, delete, get, options, save
 from mltraq_ds.artifacts import KeepsOutside, Kept, backends
 from mltraq_ds.errors import (
     ArtifactBackendError,
@@ -21,7 +23,7 @@ from mltraq_ds.errors import (
     MissingExtraError,
     UsageError,
 )
-from mltraq_ds.store import intents, outside
+from mltraq_ds.store import RunRecord, SqliteStoreConfig, intents, outside
 from mltraq_ds.testing import FaultStorage, Kill
 from tests.unit.artifacts.test_every_step import Remote, Scene, as_of_an_ended_process
 
@@ -32,7 +34,7 @@ class Silent:
     """A backend that keeps lists in files of a folder, named by the save, and fails when told to."""
 
     def __init__(self, folder, killed_at=None):
-        self.folder, self.killed_at, self.failure = Path(folder), killed_at, None
+        self.folder, self.killed_at, self.failure, self.asked = Path(folder), killed_at, None, 0
         self.folder.mkdir(exist_ok=True)
 
     def can_store(self, value):
@@ -64,6 +66,7 @@ class Silent:
             os._exit(9)
 
     def _fail(self):
+        self.asked += 1
         if self.failure is not None:
             raise self.failure
 
@@ -122,6 +125,12 @@ def in_a_child(work):
     return os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0
 
 
+def swept(session):
+    """Return the session after a dry sweep, which finishes the work of dead writers and removes nothing else."""
+    session.sweep()
+    return session
+
+
 def writers():
     return sorted(get(NAME, one.version)._version.metadata["writer"] for one in artifact_store())
 
@@ -141,7 +150,7 @@ def killed(scene, at):
 @pytest.mark.parametrize("when", ["during", "after"])
 @pytest.mark.parametrize("name", ["save", "delete"])
 def test_killed_at_the_nth_operation(tmp_path, scene, table, name, when):
-    """Whichever operation of the storage is killed, the next session leaves on the shelf what versions refer to."""
+    """Whichever operation of the storage is killed, the next sweep leaves on the shelf what versions refer to."""
     for n in itertools.count(1):
         one = copy_of(scene, tmp_path / f"{n}", table)
 
@@ -152,7 +161,7 @@ def test_killed_at_the_nth_operation(tmp_path, scene, table, name, when):
             os._exit(2 if storage.fired else 0)
 
         is_over = in_a_child(work)
-        session = one.enter()
+        session = swept(one.enter())
         assert [version.version for version in artifact_store()] in ([[1], [1, 2]] if name == "save" else [[1], []])
         assert one.shelf.kept() == writers()
         assert list((one.root / "store" / "_pending").glob("*.json")) == []
@@ -163,18 +172,20 @@ def test_killed_at_the_nth_operation(tmp_path, scene, table, name, when):
     assert n > 8
 
 
+@pytest.mark.parametrize("who", ["sweep", "save"])
 @pytest.mark.parametrize("at", ["before", "half", "whole"])
-def test_killed_in_the_backend(scene, at):
-    """A save that is killed while its backend keeps the value is found by check; the next session takes it back."""
+def test_killed_in_the_backend(scene, at, who):
+    """A save that is killed while its backend keeps the value is found by check; sweep or a save takes it back."""
     killed(scene, at)
     assert len(scene.shelf.kept()) == (1 if at == "before" else 2)
     session = scene.enter()
     (found,) = session.check()
     assert found.kind == "dead intent"
     assert f"The storage backend 'shelf' may keep the value at '{scene.shelf.folder}'" in found.detail
+    session.sweep() if who == "sweep" else save([3], NAME, storage_backend="shelf")
     assert writers() == scene.shelf.kept()
     assert len(session.check()) == 0
-    assert save([3], NAME, storage_backend="shelf").version == 2
+    assert save([4], NAME, storage_backend="shelf").version == (2 if who == "sweep" else 3)
 
 
 def test_what_cannot_be_taken_back_yet(scene):
@@ -183,8 +194,9 @@ def test_what_cannot_be_taken_back_yet(scene):
     scene.shelf.failure = ArtifactBackendError("The shelf is down.")
     session = scene.enter()
     with pytest.warns(LeftoversWarning, match=r"A save of artifact 'subject' was killed, and 'shelf' may keep .* down"):
-        session.ls()
-    assert [one.version for one in artifact_store()] == [1]  # which asks no backend again
+        save([3], NAME, storage_backend="shelf")
+    save([4], NAME, storage_backend="shelf")  # which does not ask again
+    assert ([one.version for one in artifact_store()], scene.shelf.asked) == ([1, 2, 3], 1)
     assert session.check().kinds() == {"dead intent": 1}
     scene.shelf.failure = None
     session.sweep(dry_run=False, grace_s=0)
@@ -197,15 +209,15 @@ def test_where_the_backend_is_not_known(scene, table, monkeypatch):
     killed(scene, "whole")
     with monkeypatch.context() as patch:
         patch.delitem(table, "shelf")
-        scene.enter().ls()
+        swept(scene.enter())
     with monkeypatch.context() as patch:
         patch.setattr(outside, "_backends", [])
-        scene.enter().ls()
+        swept(scene.enter())
     scene.shelf.failure = UsageError("Set the option.")
-    scene.enter().ls()
+    swept(scene.enter())
     assert scene.enter().check().kinds() == {"dead intent": 1}
     scene.shelf.failure = None
-    scene.enter().ls()
+    swept(scene.enter())
     assert scene.shelf.kept() == writers()
 
 
@@ -216,7 +228,7 @@ def test_a_backend_that_cannot_find_it(scene, table):
     assert isinstance(scene.shelf, KeepsOutside) > isinstance(table["shelf"], KeepsOutside)
     session = scene.enter()
     with pytest.warns(LeftoversWarning, match="'shelf' does not say what it keeps of it. Look there"):
-        session.ls()
+        session.sweep()
     assert session.check().kinds() == {}
 
 
@@ -227,21 +239,22 @@ def test_a_version_that_cannot_be_read_may_be_its_own(scene):
     whole = path.read_bytes()
     path.chmod(0o644)
     path.write_bytes(whole[:-9])
-    session = scene.enter()
-    session.ls()
-    assert len(scene.shelf.kept()) == 2
+    with pytest.raises(CorruptRecordError):
+        scene.enter().sweep()
+    save([3], NAME, storage_backend="shelf")
+    assert len(scene.shelf.kept()) == 3
     path.write_bytes(whole)
-    scene.enter().ls()
-    assert len(scene.shelf.kept()) == 1
+    swept(scene.enter())
+    assert len(scene.shelf.kept()) == 2
 
 
 def test_a_request_that_may_still_arrive(scene, monkeypatch):
     """On a remote storage a commit may arrive after its writer's death, so nothing is taken back for a while."""
     killed(scene, "whole")
-    scene.enter(Remote(scene.local(), {})).ls()
+    swept(scene.enter(Remote(scene.local(), {})))
     assert len(scene.shelf.kept()) == 2
     monkeypatch.setattr(intents, "LEASE_S", -1.0)
-    scene.enter(Remote(scene.local(), {})).ls()
+    swept(scene.enter(Remote(scene.local(), {})))
     assert len(scene.shelf.kept()) == 1
     assert list((scene.root / "store" / "_pending").iterdir()) == []
 
@@ -256,7 +269,7 @@ def test_a_request_that_may_still_arrive(scene, monkeypatch):
         UsageError("struck"),
     ],
 )
-@pytest.mark.parametrize("who", ["session", "sweep", "delete"])
+@pytest.mark.parametrize("who", ["save", "sweep", "delete"])
 def test_a_delete_goes_on(scene, monkeypatch, failure, who):
     """Whatever a backend raises, the version is deleted, a warning and check say what is left, and anybody goes on."""
     scene.shelf.failure = failure
@@ -266,15 +279,19 @@ def test_a_delete_goes_on(scene, monkeypatch, failure, who):
     with pytest.raises(ArtifactNotFoundError):
         get(NAME)
     as_of_an_ended_process(monkeypatch)
-    if who != "session":
+    if who == "sweep":
         with pytest.warns(LeftoversWarning) if not isinstance(failure, UsageError) else warnings.catch_warnings():
-            scene.enter().ls()  # it tried, and left the rest to others
+            scene.enter().sweep()  # it tried, and left the rest to others
     assert session.check().kinds().get("unfinished delete") == 1
     assert len(scene.shelf.kept()) == 1
     scene.shelf.failure = None
     session = scene.enter()
-    {"session": session.ls, "sweep": lambda: session.sweep(dry_run=False), "delete": lambda: delete(NAME, 1)}[who]()
-    assert scene.shelf.kept() == []
+    if who == "save":
+        save([3], NAME, storage_backend="shelf")
+    else:
+        session.sweep(dry_run=False) if who == "sweep" else delete(NAME, 1)
+    assert scene.shelf.kept() == writers()
+    scene.enter().ls()  # tells the database, and removes the note of the first delete
     assert session.check().kinds() == {}
 
 
@@ -293,7 +310,7 @@ def test_a_dry_sweep_only_tells(scene):
 
 
 def test_what_could_not_be_undone(scene, monkeypatch):
-    """A backend that raises and says that something may be left is asked by the next session; else nothing is left."""
+    """A backend that raises and says that something may be left is asked by the next sweep; else nothing is left."""
 
     def fail(self, value, saving, settings):
         (self.folder / saving.intent.writer).write_text("[2]")
@@ -305,7 +322,82 @@ def test_what_could_not_be_undone(scene, monkeypatch):
     with pytest.raises(RuntimeError, match="struck"):
         save_next()
     assert session.check().kinds() == {"dead intent": 1}
-    scene.enter().ls()
+    swept(scene.enter())
+    assert scene.shelf.kept() == writers()
+
+
+def test_readers_do_not_wait(scene):
+    """Whoever reads asks no backend, whose answer may take long: neither for a killed save nor for a stopped delete."""
+    scene.shelf.failure = ArtifactBackendError("The shelf is down.")
+    with pytest.warns(LeftoversWarning, match=r"sweep\(\) goes on"):
+        delete(NAME, 1)
+    killed(scene, "whole")
+    asked, session = scene.shelf.asked, scene.enter()
+    session.ls()
+    artifact_store()
+    session.create_experiment("x").persist()
+    save({"a": 1}, "elsewhere")
+    session.rebuild_index()
+    config = SqliteStoreConfig(connection_string=session.database.url, file_root=scene.root / "store")
+    with config.connect() as store:
+        store.put_run_record(RunRecord.success("1", "a"))
+    assert scene.shelf.asked == asked
+    assert session.check().kinds() == {"dead intent": 1, "unfinished delete": 1}
+
+
+def test_a_copy_takes_nothing_back(tmp_path, scene, monkeypatch):
+    """A backup that was taken during a save has its intent and not its version, which the original refers to."""
+
+    def copying(self, value, saving, settings):
+        shutil.copytree(scene.root / "store", tmp_path / "backup")
+        return Silent.save(self, value, saving, settings)
+
+    monkeypatch.setattr(Shelf, "save", copying)
+    save_next()
+    as_of_an_ended_process(monkeypatch)
+    copy = create_session(f"sqlite:///{tmp_path}/other.db", tmp_path / "backup")
+    copy.rebuild_index()
+    copy.sweep(dry_run=False, grace_s=0)
+    (found,) = copy.check()
+    assert found.kind == "dead intent"
+    assert f"in the store at {(scene.root / 'store').as_uri()!r}, so only there does sweep() remove it." in found.detail
+    copy.close()
+    assert scene.shelf.kept() == writers()
+    assert get(NAME).get_value() == [2]
+
+
+def test_a_database_that_does_not_know_the_store_asks_nobody(scene):
+    """As long as a database is new to a store, a save asks no backend; afterwards it does."""
+    killed(scene, "whole")
+    (scene.root / "index.db").unlink()
+    session = scene.enter()
+    save([3], NAME, storage_backend="shelf")
+    assert (scene.shelf.asked, len(scene.shelf.kept())) == (0, 3)
+    session.rebuild_index()
+    save([4], NAME, storage_backend="shelf")
+    assert scene.shelf.kept() == writers()
+
+
+@pytest.mark.parametrize("other", ["machine", "no note"])
+def test_an_intent_of_elsewhere_stays(scene, monkeypatch, other):
+    """A folder of the same URL on another machine may be a copy, too; of an intent without a URL nobody knows."""
+    killed(scene, "whole")
+    (path,) = (scene.root / "store" / "_pending").glob("*.json")
+    storage = scene.local()
+    intent = intents.read_intent(storage, f"_pending/{path.name}")
+    assert intent.store == storage.url
+    changed = {"machine": "other/boot"} if other == "machine" else {"store": ""}
+    keeper = intents.Keeper(storage, intent)
+    keeper.update(**changed)
+    monkeypatch.setattr(intents, "LEASE_S", -1.0)
+    session = swept(scene.enter())
+    assert (scene.shelf.asked, len(scene.shelf.kept())) == (0, 2)
+    (found,) = session.check()
+    where = "on 'other' in the store" if other == "machine" else "at 'a place that was not noted', so"
+    assert (found.kind, where in found.detail, intent.writer in found.detail) == ("dead intent", True, True)
+    assert b'"store"' not in path.read_bytes() if other == "no note" else True
+    keeper.update(**{key: getattr(intent, key) for key in changed})
+    assert swept(scene.enter()).check().kinds() == {}
     assert scene.shelf.kept() == writers()
 
 
