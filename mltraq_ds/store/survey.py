@@ -36,6 +36,7 @@ _BLOB = re.compile(r"[0-9a-f]{32}")
 _RECORDS = re.compile(r"runs/[0-9a-f]{32}\.jsonl")
 _SINGLE = re.compile(r"runs/[^/]+\.json")
 _MOVED = re.compile(r"deleted-[^/]+")
+_SEEN = re.compile(r"index-[0-9a-f]{16}\.seen")
 _MARK = re.compile(r"([^/]+)\.(?:fenced|lease|probe)")
 
 
@@ -221,9 +222,13 @@ def seems_alive(storage: Storage, intent: Intent) -> bool:
 
 @dataclass
 class Pending:
-    """What lies beside the intents: marks by the part of their name that they belong to, folders renamed away."""
+    """What lies beside the intents: marks by the part of their name that they belong to, and folders renamed away.
+
+    `seen` are the notes of indexes, which marks of others they have met.
+    """
 
     marks: list[tuple[str, Stat]] = field(default_factory=list)
+    seen: list[Stat] = field(default_factory=list)
     moved: dict[str, list[Stat]] = field(default_factory=dict)
     foreign: list[Stat] = field(default_factory=list)
 
@@ -237,6 +242,8 @@ def read_pending(stats: Iterable[Stat]) -> Pending:
             found.moved.setdefault(f"{layout.PENDING}/{first}", []).append(stat)
         elif not inside and (mark := _MARK.fullmatch(first)) and is_valid(stat.key):
             found.marks.append((mark.group(1), stat))
+        elif not inside and _SEEN.fullmatch(first):
+            found.seen.append(stat)
         elif inside or not first.endswith((".json", ".behind", ".seen")):  # the latter are those of `index_marks`
             found.foreign.append(stat)
     return found

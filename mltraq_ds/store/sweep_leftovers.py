@@ -40,7 +40,11 @@ class Leftovers:
         self.dry_run, self.before = dry_run, before
 
     def sweep_pending(self, seen: Survey) -> None:
-        """Remove marks whose intent is gone; the mark of a recovery under way is younger than any grace."""
+        """Remove marks whose intent is gone; the mark of a recovery under way is younger than any grace.
+
+        An old note of what an index has met goes too: its index may never come again, as that of each container does
+        not; one that does catches up once more.  What it has met stays: only the index of that name can know its files.
+        """
         pending = read_pending(seen.pending)
         known = {intent.writer for intent in read_intents(self.storage).found}
         marks = [
@@ -48,6 +52,7 @@ class Leftovers:
             for owner, stat in pending.marks
             if owner not in known and stat.modified <= self.before and not stat.key.endswith(".lease")
         ]
+        marks += [stat for stat in pending.seen if stat.modified <= self.before]
         self._add(("leftover", stat) for stat in marks)
         if not self.dry_run:
             self.storage.delete_many(stat.key for stat in marks)

@@ -3,6 +3,7 @@
 import itertools
 import os
 import pathlib
+import platform
 import warnings
 from dataclasses import replace
 
@@ -75,6 +76,30 @@ def test_a_mark_is_that_of_a_schema(tmp_path):
     storage.delete_many([key, fresh])
     note_seen(storage, b, [])
     assert list(storage.list("_pending")) == []
+
+
+def test_sweep_forgets_what_old_indexes_have_met(tmp_path, monkeypatch):
+    """Each container leaves a note of what its index has met; old ones go, what they have met stays for its owner."""
+
+    def session(host):
+        monkeypatch.setattr(platform, "node", lambda: host)
+        return create_session(f"sqlite:///{tmp_path}/index.db", tmp_path / "files")
+
+    owner = session("owner")
+    owner.create_experiment("x").persist()
+    mark = put_mark(owner.storage, owner.database)
+    for number in range(3):
+        session(f"container {number}").ls()
+    there = [stat.key for stat in owner.storage.list("_pending")]
+    assert sorted(key.rpartition(".")[2] for key in there) == ["behind", "seen", "seen", "seen"]
+    last = session("container 2")
+    assert len(last.sweep(dry_run=False)) == 0  # they are young
+    assert last.sweep(grace_s=0).kinds() == last.sweep(dry_run=False, grace_s=0).kinds() == {"leftover": 3}
+    assert marks_of(last.storage, last.database) == [mark]
+    assert len(last.ls()) == len(session("container 2").ls()) == 1
+    assert marks_of(last.storage, last.database) == []  # it has caught up once more
+    owner = session("owner")
+    assert marks_of(owner.storage, owner.database) == [mark]
 
 
 @pytest.mark.parametrize("where", ["local", "remote"])
