@@ -84,7 +84,7 @@ def test_a_folder_that_was_renamed_away(session, tmp_path):
 def test_a_mark_that_the_index_is_behind(session, tmp_path):
     """The rows are made what the files say although the mark cannot be removed; it stays for others."""
     make(session).persist()
-    mark = index_lag.put_mark(session.storage, session.database.url)
+    mark = index_lag.put_mark(session.storage, session.database)
     assert reader(tmp_path, WRITES).ls().name.tolist() == ["e"]
     assert session.storage.exists(mark)
 
