@@ -232,13 +232,13 @@ class Session(Upkeep):
 
     def commit(self, experiment: Experiment, if_exists: str = "fail") -> None:
         """Persist an experiment of this session; see `Experiment.persist`."""
-        index = self._make_index()
-        if not self._is_known and not experiment.base[0]:  # whether a name is free is a question, too
+        index, content = self._make_index(), experiment.to_content()
+        if not (self._is_known or experiment.base[0] or content.folds):  # whether a new name is free is a question, too
             self._is_known = is_known(index, self.storage, self.database.url)
         persist = Persist(
             objects=self.objects(),
             index=index,
-            content=experiment.to_content(),
+            content=content,
             base=experiment.base,
             if_exists=if_exists,
             new_uuid=self.new_uuid,

@@ -151,7 +151,7 @@ def test_a_group_cannot_be_set():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("artifacts.default_ml_models_storage_backend", "lineapy"),
+        ("artifacts.default_ml_models_storage_backend", 3),
         ("database.url", 3),
         ("database.url", ""),
         ("database.echo", 1),
