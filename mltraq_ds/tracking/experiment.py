@@ -207,7 +207,7 @@ class Experiment(Loading):
         UnsupportedTypeError
             If a value has no codec; names experiment, run, key, type and what to do.  Nothing was changed.
         ExperimentExistsError, UnknownStoreError
-            If the name or the experiment exists, or the database has never read this store.  Nothing was changed.
+            If name or experiment exist; if it is new in a store that the database never read.  Nothing was changed.
         ConcurrentPersistError
             If another writer committed first.  Theirs stands, ours was removed again.
         StorageError
