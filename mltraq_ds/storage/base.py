@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -263,10 +264,7 @@ class Storage(ABC):
             self.delete(key)
 
     def list_unfinished(self, prefix: str = "") -> Iterator[Stat]:
-        """Yield what writes that were killed have left below folder `prefix`; `delete` removes them by key.
-
-        A write that is still going on looks the same: judge by age.
-        """
+        """Yield what killed writes left below folder `prefix`, for `delete`; one going on differs by its age only."""
         return iter(())
 
     def folders(self, prefix: str = "") -> builtins.list[str]:
@@ -287,6 +285,10 @@ class Storage(ABC):
         validate_key(key)
         validate_key(to)
         return False
+
+    def holding(self, key: str) -> AbstractContextManager[Callable[[str], None]]:
+        """Give a `delete` for files in the folder that is there now, never in one that took its place since."""
+        return nullcontext(self.delete)
 
     def delete_folder(self, key: str) -> None:
         """Remove all keys below a folder, and the folder; one that is gone already is no error."""

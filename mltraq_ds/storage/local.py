@@ -8,7 +8,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Literal, TypeAlias
 
 from mltraq_ds.errors import UsageError
@@ -151,6 +151,30 @@ class LocalStorage(Storage):
         path = self._root.join(validate_key(key))
         with Failing("delete", key, self.url), suppress(FileNotFoundError, NotADirectoryError):
             os.unlink(path)
+
+    @contextmanager
+    def holding(self, key: str) -> Iterator[Callable[[str], None]]:
+        # docstring inherited; an open folder stays the one it was, wherever it is renamed to
+        if os.unlink not in os.supports_dir_fd:  # pragma: no cover - Windows
+            yield self.delete
+            return
+        path, fd = self._root.folder(key), -1
+        with Failing("open", key, self.url), suppress(FileNotFoundError, NotADirectoryError):
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+        def delete(inside: str) -> None:
+            name = os.path.relpath(self._root.join(validate_key(inside)), path)
+            if os.path.dirname(name):
+                raise UsageError(f"delete {inside!r} was refused because it does not lie directly in {key!r}.")
+            with Failing("delete", inside, self.url), suppress(FileNotFoundError):
+                if fd >= 0:
+                    os.unlink(name, dir_fd=fd)
+
+        try:
+            yield delete
+        finally:
+            if fd >= 0:
+                os.close(fd)
 
     def exists(self, key: str) -> bool:
         # docstring inherited

@@ -8,7 +8,7 @@ seen in one of them.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from numbers import Real
 
@@ -258,6 +258,13 @@ class _Sweep:
         if plan.folder.name in self._intents().by_folder():
             self.report.note("at work", plan.folder.name, detail="A writer came; nothing is removed there.")
             return
+        # Taken hold of before the last look: where an ended experiment leaves no tombstone, one that is made anew under
+        # its id counts from 1 again, and its first version has the name of one that has been history for long.
+        numbered = f"{plan.folder.name}/generations"
+        with self.storage.holding(numbered) as forget:
+            self._remove_by(plan, f"{numbered}/", forget)
+
+    def _remove_by(self, plan: Plan, numbered: str, forget: Callable[[str], None]) -> None:
         roots = self._read_roots(plan.folder)
         if (roots.generation and roots.generation.ident) != (plan.roots.generation and plan.roots.generation.ident):
             self.report.note(
@@ -274,11 +281,11 @@ class _Sweep:
             if plan.is_whole:
                 remove_files(self.storage, roots.generation)
                 return
-        history = [stat.key for kind, stat in going if kind == "old generation"]
+        history = [stat.key for _, stat in going if stat.key.startswith(numbered)]
         last = [stat.key for _, stat in going if stat is plan.folder.meta]
         self.storage.delete_many(stat.key for _, stat in going if stat.key not in {*history, *last})
         for key in history:  # in order, one by one
-            self.storage.delete(key)
+            forget(key)
         if last:
             remove_mark(self.storage, plan.folder.name)
             self.emptied.append(plan.folder.name)  # but for a write that was killed, which goes later

@@ -14,6 +14,7 @@ from __future__ import annotations
 import builtins
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TypeAlias, TypeVar
 
 from mltraq_ds.storage.base import Buffer, Source, Stat, Storage
@@ -167,6 +168,12 @@ class FaultStorage(Storage):
     def move_folder(self, key: str, to: str) -> bool:
         # docstring inherited
         return self._do("move_folder", f"{key} {to}", lambda: self.inner.move_folder(key, to))
+
+    @contextmanager
+    def holding(self, key: str) -> Iterator[Callable[[str], None]]:
+        # docstring inherited; each delete counts, and nothing else does
+        with self.inner.holding(key) as delete:
+            yield lambda inside: self._do("delete", inside, lambda: delete(inside))
 
     def delete_folder(self, key: str) -> None:
         # docstring inherited

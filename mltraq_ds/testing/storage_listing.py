@@ -170,6 +170,21 @@ class ListingConformance(StorageHooks):
         storage.delete_many([])
         assert self.raw_list() == {"a/keep", "a/[0-9]"}
 
+    def test_holding(self) -> None:
+        """What is deleted in a held folder goes; where that was renamed away, the one in its place keeps all."""
+        storage = self.make_storage()
+        for key in ("a/g/1", "a/g/2", "b/1"):
+            self.raw_write(key, b"1")
+        with storage.holding("a/g") as delete, storage.holding("gone") as delete_nothing:
+            delete("a/g/1")
+            delete("a/g/1")
+            delete_nothing("gone/1")
+            assert self.raw_list() == {"a/g/2", "b/1"}
+            if storage.move_folder("a", "c"):
+                self.raw_write("a/g/2", b"anew")
+                delete("a/g/2")
+                assert self.raw_list() == {"a/g/2", "b/1"}
+
     def test_delete_folder(self) -> None:
         """A folder goes with all it holds, unfinished writes too, and no other folder."""
         storage = self.make_storage()

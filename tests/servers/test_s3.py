@@ -12,6 +12,7 @@ import warnings
 
 import numpy as np
 import pytest
+from joblib.externals.loky import get_reusable_executor
 
 from mltraq_ds import DataStore, DataStoreIO, create_session, options
 from mltraq_ds.errors import (
@@ -206,6 +207,7 @@ def note_the_store(run):
 @pytest.mark.parametrize("backend", ["multiprocessing", "loky"])
 def test_steps_on_workers(backend, url, environment, monkeypatch, tmp_path):
     """Steps in forked and in fresh processes write to the store on S3, and what they return is persisted there."""
+    get_reusable_executor().shutdown(wait=True)  # its processes have the environment of whoever started them
     monkeypatch.setenv("AWS_PROFILE", "lab")
     session = create_session(f"sqlite:///{tmp_path}/index.db", url)
     session.create_experiment("warm").persist()

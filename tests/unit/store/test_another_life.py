@@ -7,7 +7,7 @@ import pytest
 from mltraq_ds import DataStore, create_session
 from mltraq_ds.errors import ConcurrentPersistError
 from mltraq_ds.storage import LocalStorage
-from mltraq_ds.store import deletion, generations, intents, layout, recovery, retire
+from mltraq_ds.store import deletion, generations, intents, layout, maintenance, recovery, retire
 from mltraq_ds.store.commit import Persist
 from mltraq_ds.store.intents import LEASE_S, Intent, Keeper
 from mltraq_ds.testing import FaultStorage
@@ -138,6 +138,20 @@ def test_an_end_that_was_pinned_to_a_former_life_does_not_end_this_one(tmp_path)
 
     for place, session, made, end in at_every_step(tmp_path, prepare, act):
         assert end is None
+        assert generations.current(session.storage, FOLDER) == made
+        assert value_of(place) == 2
+
+
+def test_a_sweep_of_a_former_life_takes_nothing_of_this_one(tmp_path):
+    """Somebody makes the id anew while old versions are removed: the first version has the name of one of them."""
+
+    def prepare(session):
+        make(session).persist().persist("update")
+
+    def act(objects, index, _):
+        return maintenance.sweep(objects, index, dry_run=False, grace_s=0)
+
+    for place, session, made, _ in at_every_step(tmp_path, prepare, act):
         assert generations.current(session.storage, FOLDER) == made
         assert value_of(place) == 2
 
