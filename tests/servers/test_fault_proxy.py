@@ -183,9 +183,9 @@ def break_from(proxy, tmp_path, seaweedfs, prefix, number, fault):
     return reached and done
 
 
-def break_everywhere(proxy, tmp_path, seaweedfs, prefix, monkeypatch, fault, step):
+def break_everywhere(proxy, tmp_path, seaweedfs, prefix, monkeypatch, fault, step, start=0):
     monkeypatch.setattr(storage_requests, "_ATTEMPTS", 2)
-    for number in itertools.count(0, step):
+    for number in itertools.count(start, step):
         if break_from(proxy, tmp_path, seaweedfs, prefix, number, fault):
             break
     assert number > 15
@@ -201,10 +201,21 @@ def test_connection_breaks_for_good(proxy, seaweedfs, prefix, tmp_path, monkeypa
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::mltraq_ds.errors.IndexBehindWarning")
 @pytest.mark.filterwarnings("ignore::mltraq_ds.errors.LeftoversWarning")
-@pytest.mark.parametrize("fault", ["reset", "lost", "cut", refusal(503, "SlowDown")])
-def test_connection_breaks_for_good_at_every_request(fault, proxy, seaweedfs, prefix, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("fault", "start", "step"),
+    [
+        ("lost", 0, 1),
+        ("reset", 0, 3),  # each single request in one of these three ways; in the soak in all of them
+        ("cut", 1, 3),
+        (refusal(503, "SlowDown"), 2, 3),
+        *(pytest.param(fault, 0, 1, marks=pytest.mark.soak) for fault in ("reset", "cut", refusal(503, "SlowDown"))),
+    ],
+)
+def test_connection_breaks_for_good_at_every_request(
+    fault, start, step, proxy, seaweedfs, prefix, tmp_path, monkeypatch
+):
     """The same at every single request."""
-    break_everywhere(proxy, tmp_path, seaweedfs, prefix, monkeypatch, fault, 1)
+    break_everywhere(proxy, tmp_path, seaweedfs, prefix, monkeypatch, fault, step, start)
 
 
 def test_slow_service(proxy, prefix):
