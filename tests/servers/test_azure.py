@@ -12,7 +12,6 @@ from mltraq_ds.storage.clients import azure
 from mltraq_ds.storage.remote import RemoteStorage
 from mltraq_ds.testing.storage import StorageConformance
 
-adlfs = pytest.importorskip("adlfs")
 pytestmark = pytest.mark.server
 
 
@@ -23,6 +22,8 @@ class TestAzurite(StorageConformance):
 
     @pytest.fixture(autouse=True)
     def _service(self, azurite, _fresh_place):
+        import adlfs  # there, since the fixture needs it
+
         self.options = azurite.options
         self.prefix = f"mltraq/{self.names.setdefault(self.folder, uuid.uuid4().hex)}"
         self.raw = adlfs.AzureBlobFileSystem(
