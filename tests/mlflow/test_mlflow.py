@@ -5,6 +5,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -503,6 +504,6 @@ def test_a_real_server(home, mlflow_server, capfd):
     default_session().close()
     assert _grep(home, b"canary-secret") == []
     assert "canary-secret" not in "".join(capfd.readouterr())
-    with sqlite3.connect(home / "index.db") as connection:
+    with closing(sqlite3.connect(home / "index.db")) as connection, connection:
         details = connection.execute("SELECT details FROM mltraq_artifacts WHERE name = 'served'").fetchone()[0]
     assert mlflow_server in details

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import sqlite3
 import threading
+from contextlib import closing
 
 import pytest
 
@@ -53,7 +54,7 @@ def test_eight_processes_save_one_name(home):
     url = f"sqlite:///{home}/index.db"
     _run(url, str(home / "store"))
     _check(home, url)
-    with sqlite3.connect(home / "index.db") as connection:
+    with closing(sqlite3.connect(home / "index.db")) as connection, connection:
         assert connection.execute("SELECT count(*) FROM mltraq_artifacts").fetchone() == (WRITERS * EACH,)
 
 

@@ -1,6 +1,7 @@
 """check finds every kind of damage of saved artifacts, sweep removes what nothing refers to, and no more."""
 
 import sqlite3
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -133,7 +134,7 @@ def test_a_version_that_comes_between_the_two_looks(folder, monkeypatch):
 def test_rows_that_were_lost(folder, home):
     """Rows that are gone or say otherwise are drift, and a rebuild makes them what the files say."""
     default_session().close()
-    with sqlite3.connect(home / "index.db") as connection:
+    with closing(sqlite3.connect(home / "index.db")) as connection, connection:
         connection.execute("DELETE FROM mltraq_artifacts WHERE version = 1")
         connection.execute("UPDATE mltraq_artifacts SET state = 'deleted' WHERE version = 2")
     assert check() == {"index drift": 2}

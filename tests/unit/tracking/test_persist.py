@@ -852,11 +852,14 @@ def test_a_store_is_looked_for_in_a_folder_of_its_own(tmp_path):
 def test_an_experiment_is_found_in_another_store_from_one_that_is_not_there_yet(tmp_path):
     """With the right database and a mistyped store the error names the store that has it; nothing is made."""
     database = f"sqlite:///{tmp_path}/x.db"
-    create_session(database, tmp_path / "store").create_experiment("e").add_run(x=1).persist()
-    with pytest.raises(ExperimentNotFoundError, match=r"in another store \(.*/store, id "):
-        create_session(database, tmp_path / "typo").load_experiment("e")
-    with pytest.raises(ExperimentNotFoundError, match="No experiment is named"):
-        create_session(f"sqlite:///{tmp_path}/none.db", tmp_path / "typo").load_experiment("e")
+    with create_session(database, tmp_path / "store") as session:
+        session.create_experiment("e").add_run(x=1).persist()
+    with create_session(database, tmp_path / "typo") as mistyped:
+        with pytest.raises(ExperimentNotFoundError, match=r"in another store \(.*/store, id "):
+            mistyped.load_experiment("e")
+    with create_session(f"sqlite:///{tmp_path}/none.db", tmp_path / "typo") as nowhere:
+        with pytest.raises(ExperimentNotFoundError, match="No experiment is named"):
+            nowhere.load_experiment("e")
     assert sorted(os.listdir(tmp_path)) == ["store", "x.db"]
 
 
