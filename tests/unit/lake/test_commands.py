@@ -86,7 +86,7 @@ def test_the_page_on_git(session, files, home, tmp_path):
     """What the how-to says about git is typed as it stands there: init, commit, push, clone elsewhere, read."""
     page = (Path(__file__).parents[3] / "docs" / "how-to" / "use-remotes.md").read_text(encoding="utf-8")
     section = page.partition("## Version a store with git")[2].partition("\n## ")[0]
-    first, second = re.findall(r"^```console\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    first, second = re.findall(r"^```(?:console|bash)\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     (tmp_path / "lab").symlink_to(files.root)
     configured = {"user.name": "test", "user.email": "test@example.invalid", "init.defaultBranch": "main"}
     settings = {"GIT_CONFIG_COUNT": str(len(configured))}
