@@ -6,6 +6,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any
 
@@ -22,6 +23,7 @@ PIECE = 16 * 1024 * 1024
 #: Below this size (bytes) handing over to a thread costs more than hashing.
 INLINE_SIZE = 64 * 1024
 
+_CRC_IN_THREADS = 64 * 1024 * 1024  # starting a thread takes as long as the CRC-32 of some 8 MiB (bytes)
 _STEP = 2 * 1024 * 1024  # how often a thread looks whether it is still wanted (bytes)
 _IN_FLIGHT = 4  # buffers made on the fly that wait for a thread
 _THREADS_MAX = 4  # beyond that, memory is the limit
@@ -36,9 +38,22 @@ def flat(buffers: Iterable[Buffer]) -> Iterator[memoryview]:
 
 
 def crc_of(views: Iterable[memoryview], crc32: int = 0) -> int:
-    """Return the CRC-32 of the views, continued from `crc32`."""
+    """Return the CRC-32 of the views, continued from `crc32`; a very large view is read by several threads."""
     for view in views:
-        crc32 = zlib_ng.crc32(view, crc32)
+        crc32 = zlib_ng.crc32(view, crc32) if view.nbytes < _CRC_IN_THREADS else _crc_in_threads(view, crc32)
+    return crc32
+
+
+def _crc_in_threads(view: memoryview, crc32: int) -> int:
+    share = -(-view.nbytes // min(_cpu_count(), _THREADS_MAX))
+    first, *others = (view[start : start + share] for start in range(0, view.nbytes, share))
+    if not others:
+        return zlib_ng.crc32(first, crc32)
+    with ThreadPoolExecutor(len(others), thread_name_prefix="mltraq_ds-crc32") as threads:
+        behind = threads.map(zlib_ng.crc32, others)
+        crc32 = zlib_ng.crc32(first, crc32)
+        for other, crc32_of_other in zip(others, behind, strict=True):
+            crc32 = zlib_ng.crc32_combine(crc32, crc32_of_other, other.nbytes)
     return crc32
 
 

@@ -77,7 +77,7 @@ def _write_batch(fd: int, batch: Sequence[memoryview], writeback: Writeback | No
     views = [view[i : i + step] for view in batch for i in range(0, view.nbytes, step)]
     while views:
         # A call may write less than asked for: at a signal, at 2 GiB, or just before the disk is full.
-        written = _write_some(fd, views)
+        written = _write_some(fd, views, step)
         if writeback is not None:
             writeback.advance(written)
         while views and written >= views[0].nbytes:
@@ -86,15 +86,14 @@ def _write_batch(fd: int, batch: Sequence[memoryview], writeback: Writeback | No
             views[0] = views[0][written:]
 
 
-def _write_some(fd: int, views: Sequence[memoryview]) -> int:
+def _write_some(fd: int, views: Sequence[memoryview], room: int) -> int:
     if len(views) == 1 or views[0].nbytes >= _BATCH_BYTES or not hasattr(os, "writev"):
         return os.write(fd, views[0])
     some: list[memoryview] = []
-    room = _MAX_BYTES
     for view in views:
-        room -= view.nbytes
-        if room < 0:
+        if view.nbytes > room:
             break
+        room -= view.nbytes
         some.append(view)
     return os.writev(fd, some)
 

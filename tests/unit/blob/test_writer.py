@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import zlib
 
 import numpy as np
 import pytest
@@ -126,6 +127,16 @@ def test_no_thread_survives_an_error():
     with pytest.raises(OSError, match="on fire"):
         list(packed)
     assert _hashing_threads() == []
+
+
+@pytest.mark.parametrize("size", [99_999, 100_000, 100_001, 1_000_003])
+def test_the_crc_of_a_very_large_view_is_that_of_its_bytes(monkeypatch, size):
+    """Several threads share it; what they find is one CRC-32, as zlib knows it."""
+    monkeypatch.setattr(hashing, "_CRC_IN_THREADS", 100_000)
+    monkeypatch.setattr(hashing, "_cpu_count", lambda: 3)
+    data = np.random.default_rng(size).bytes(size)
+    views = [memoryview(b"before"), memoryview(data), memoryview(b"behind")]
+    assert hashing.crc_of(views, zlib.crc32(b"first")) == zlib.crc32(b"firstbefore" + data + b"behind")
 
 
 def test_an_error_while_hashing_is_not_lost(monkeypatch):

@@ -21,7 +21,7 @@ def begun(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize("sizes", [[17 * 2**20 + 5], [3 * 2**20 + 1] * 5, [1000] * 9000])
+@pytest.mark.parametrize("sizes", [[17 * 2**20 + 5], [192, 40 * 2**20], [3 * 2**20 + 1] * 5, [1000] * 9000])
 def test_ranges(tmp_path, begun, sizes):
     """Ranges are whole pages, one behind the other without a gap, and the file holds what was written."""
     buffers = [bytes([number % 251]) * size for number, size in enumerate(sizes)]
@@ -31,6 +31,7 @@ def test_ranges(tmp_path, begun, sizes):
     ends = [start + size for start, size in begun]
     assert [start for start, _ in begun] == [0, *ends][:-1]
     assert all(end % 4096 == 0 for end in ends)
+    assert all(size < 8 * 2**20 for _, size in begun), "the disk waits for the first call to end"
     assert sum(sizes) - 8 * 2**20 < ends[-1] <= sum(sizes)
 
 
