@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from mltraq_ds.option_environment import variable_of
 from mltraq_ds.option_files import NOT_IN_WORKING_FOLDER
-from mltraq_ds.option_table import OPTIONS, has_secret
+from mltraq_ds.option_table import OPTIONS, has_secret, redact
 from mltraq_ds.resolved import Settings
 
 __all__ = ["toml_text", "unwritable"]
@@ -17,10 +18,16 @@ _HEAD = """\
 # Keep secrets out of it: name a profile, or use the files and variables of the database or the storage.
 """
 
+#: Names in `datastore.storage_options` that hold no secret.  Not a list of those that do: libraries make up new ones.
+_NO_SECRETS = {
+    "account_name", "anon", "client_kwargs", "config_kwargs", "endpoint_url", "host", "port", "profile", "project",
+    "region", "region_name", "requester_pays", "s3", "signature_version", "use_ssl", "username", "verify",
+}  # fmt: skip
+
 
 def unwritable(settings: Settings, *, may_allow_pickle: bool) -> dict[str, str]:
     """Return the options that are set and must not be written, and why not."""
-    reasons = {name: "it may hold a secret" for name, value in settings.items() if has_secret(name, value)}
+    reasons = {name: "it may hold a secret" for name, value in settings.items() if _may_have_secret(name, value)}
     reasons.update(dict.fromkeys(settings.missing, "it may hold a secret"))
     for name in NOT_IN_WORKING_FOLDER if not may_allow_pickle else ():
         if settings.get(name):
@@ -56,8 +63,21 @@ def toml_text(settings: Settings, *, may_allow_pickle: bool = False) -> str:
     return "".join(parts).rstrip() + "\n"
 
 
+def _may_have_secret(name: str, value: object) -> bool:
+    return has_secret(name, value) and not (isinstance(value, Mapping) and _is_harmless(value))
+
+
+def _is_harmless(value: object) -> bool:
+    """Tell whether a part of an option is known to hold no secret, and TOML has a word for it."""
+    if isinstance(value, Mapping):
+        return all(key in _NO_SECRETS and _is_harmless(item) for key, item in value.items())
+    return isinstance(value, bool | int) or (isinstance(value, str) and redact(value) == value)
+
+
 def _value(value: object) -> str:
     if value is None:
         return ""  # TOML has no word for it; it is a default wherever it is a value
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key} = {_value(item)}' for key, item in value.items())}}}"
     # JSON's strings, numbers and words are TOML's, but for one character that TOML wants escaped.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,5 +1,6 @@
 """`config show`, `config init` and `config check`."""
 
+import json
 import re
 import sqlite3
 import tomllib
@@ -117,6 +118,43 @@ def test_init(command, monkeypatch, tmp_path):
     monkeypatch.setenv("MLTRAQ_DS_HOME", str(tmp_path / "home"))
     assert command("config", "init").exit_code == 0
     assert [path.name for path in (tmp_path / "home").iterdir()] == [NAMES[0]]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"profile": "lab"},
+        {"anon": True, "client_kwargs": {"endpoint_url": "http://127.0.0.1:9", "region_name": "eu"}},
+        {"endpoint_url": 'http://h/"\\', "port": 22, "verify": False},
+    ],
+)
+def test_init_writes_storage_options_without_secrets(command, given):
+    """They read back identically."""
+    assert command("config", "init", "--option", f"storage_options={json.dumps(given)}").exit_code == 0
+    options.reload()
+    assert resolve()["datastore.storage_options"] == given
+    assert resolve().origin("datastore.storage_options").startswith("file")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"profile": "lab", "secret": SECRET},
+        {"client_kwargs": {"aws_secret_access_key": SECRET}},
+        {"some_new_option": SECRET},
+        {"endpoint_url": f"http://ada:{SECRET}@h"},
+        {"profile": None},
+        {"profile": ["lab"]},
+    ],
+)
+def test_init_writes_no_storage_options_that_may_hold_a_secret(command, given):
+    """One name that is not known to be harmless, or that TOML cannot hold, and none of them is written."""
+    result = command("config", "init", "--option", f"storage_options={json.dumps(given)}")
+    assert result.exit_code == 0
+    assert "Warning: datastore.storage_options was not written" in result.stderr
+    assert SECRET not in Path(NAMES[0]).read_text() + result.output
+    options.reload()
+    assert resolve()["datastore.storage_options"] == {}
 
 
 def test_init_writes_no_secret(command):
