@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,7 @@ class Figures:
 
 def measure(row: Row, plan: Plan, folder: Path) -> Figures:
     """Measure a row: `repeats` rounds, each with all contestants in turn; with all sizes also one for the memory."""
+    _compile_modules()
     figures = Figures(row, plan.size_of(row))
     names = plan.names_of(row)
     for name in names:
@@ -122,6 +125,18 @@ def measure(row: Row, plan: Plan, folder: Path) -> Figures:
                 _round(figures, name, folder / name, number, is_watched)
     shutil.rmtree(folder, ignore_errors=True)
     return figures
+
+
+@cache
+def _compile_modules() -> None:
+    """Write the bytecode of our modules, as pip does when it installs those of the others.
+
+    An editable installation is compiled at first use, or at each with ``PYTHONDONTWRITEBYTECODE``.
+    """
+    root = Path(__file__).parent.parent
+    for folder in ("bench", "mltraq_ds"):
+        if not compileall.compile_dir(root / folder, quiet=1):
+            raise AssertionError(f"the modules in {root / folder} cannot be compiled")
 
 
 def _round(figures: Figures, name: str, folder: Path, number: int, is_watched: bool) -> None:
