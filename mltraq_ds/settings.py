@@ -65,6 +65,14 @@ class _Options:
             return inner
         return [layer for layer in (*inner, self._set, self._flags, *self._read_outside()) if layer.values]
 
+    @property
+    def state(self) -> tuple[object, ...]:
+        """All that options come from: as long as these are the same objects, options have the same values."""
+        ctx, given = self._ctx.get(_EMPTY_CTX), self._given.get()
+        if given is not None:
+            return ctx, given
+        return (ctx, self._set, self._flags, *self._read_outside())
+
     def _read_outside(self) -> tuple[Layer, ...]:
         return self._outside if self._outside is not None else self.reload()
 
@@ -210,7 +218,7 @@ _EMPTY_CTX = Layer("ctx")
 options = _Options()
 
 _DEFAULTS = Settings({})
-_known: tuple[Settings | None, list[Layer], Settings] = (None, [], _DEFAULTS)
+_known: tuple[tuple[object, ...], Settings] = ((), _DEFAULTS)
 
 
 def resolve(arguments: Mapping[str, object] | None = None) -> Settings:
@@ -229,15 +237,15 @@ def resolve(arguments: Mapping[str, object] | None = None) -> Settings:
         If a value is of a wrong type, or environment or configuration file cannot be used.
     """
     global _known
+    state = options.state
+    if not arguments:
+        known, settings = _known
+        # A layer is replaced whole when it changes.  A thousand runs ask thrice each.
+        if len(state) == len(known) and all(map(operator.is_, state, known)):
+            return settings
     layers = options.layers(arguments)
     given = options.settings_given
-    if given is not None and not layers:
-        return given
-    # A layer is replaced whole when it changes.  A thousand runs ask thrice each.
-    known_given, known, settings = _known
-    if given is known_given and len(layers) == len(known) and all(map(operator.is_, layers, known)):
-        return settings
-    settings = (given or _DEFAULTS).over(layers)
+    settings = given if given is not None and not layers else (given or _DEFAULTS).over(layers)
     if not arguments:
-        _known = (given, layers, settings)
+        _known = (state, settings)
     return settings

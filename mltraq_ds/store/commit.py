@@ -114,7 +114,7 @@ class Persist:
         self.on_seam("validate")
         layout.store_id(self.storage)
         valid = validate(self.objects, self.index, self.content, self.base, self.if_exists)
-        self.seen, self.parent, self.plan, self.tagged = valid.seen, valid.parent, valid.plan, valid.tagged
+        self.seen, self.parent, self.plan, self.tagged, self.rows = valid
         self.on_seam("intent")
         intent = Intent(
             writer=str(uuid.uuid4()),
@@ -270,7 +270,7 @@ class Persist:
             self.index,
             generation,
             self.parent,
-            rows=lambda: index_rows(self.content, self.tagged, generation),
+            rows=lambda: index_rows(self.content, self.tagged, generation, self.rows),
             intent=intent.key,
             on_seam=self.on_seam,
         )

@@ -18,7 +18,7 @@ from mltraq_ds.reference import Reference
 from mltraq_ds.store.content import ExperimentContent, RunContent, check_content
 from mltraq_ds.store.planned import PlannedBlob, UnreadValue
 from mltraq_ds.store.tagged import plain, restore
-from mltraq_ds.store.texts import NativeMapping
+from mltraq_ds.store.texts import NativeMapping, compact
 
 __all__ = [
     "MAPPINGS",
@@ -97,15 +97,14 @@ def to_lines(content: ExperimentContent, tagged: Iterable[Mapping[str, Any]]) ->
             "exception": run.exception,
             "started": run.started,
             "finished": run.finished,
-            **({"about": run.about} if run.about else {}),
         }
-        yield _line(body, mapping)
+        yield _line(body, {"about": run.about, **mapping} if run.about else mapping)
 
 
 def _line(head: dict[str, Any], mappings: Mapping[str, Any]) -> bytes:
     # Joined from texts, since those of most mappings are there already.
     texts = "".join(f',"{name}":{to_json(mapping)}' for name, mapping in mappings.items())
-    return f"{_ENCODE_PLAIN(head)[:-1]}{texts}}}\n".encode("ascii")
+    return f"{compact(head)[:-1]}{texts}}}\n".encode("ascii")
 
 
 def parse_json(data: bytes | memoryview, key: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -10,13 +10,19 @@ from mltraq_ds.orm.rows import BlobRow, ExperimentRow, RunRow
 from mltraq_ds.store import layout, records
 from mltraq_ds.store.generations import Generation
 from mltraq_ds.store.records import ExperimentContent, RunContent
+from mltraq_ds.store.texts import NativeMapping
 
 __all__ = ["Rows", "index_rows", "run_columns", "stored_rows"]
 
 Rows = tuple[ExperimentRow, list[RunRow], list[BlobRow]]
 
 
-def index_rows(content: ExperimentContent, tagged: Sequence[Mapping[str, Any]], generation: Generation | None) -> Rows:
+def index_rows(
+    content: ExperimentContent,
+    tagged: Sequence[Mapping[str, Any]],
+    generation: Generation | None,
+    earlier: Sequence[RunRow] = (),
+) -> Rows:
     """Return the rows of an experiment.
 
     Parameters
@@ -27,6 +33,8 @@ def index_rows(content: ExperimentContent, tagged: Sequence[Mapping[str, Any]], 
         The mappings as tagged JSON: first the experiment's, then one for each run.
     generation : Generation or None
         The committed version; None before the commit, to validate.
+    earlier : sequence of RunRow
+        What was validated.  Rows of runs that refer to no blob are the same after the commit, and are not made again.
     """
     blobs = [BlobRow(blob.key, blob.size, blob.digest) for blob in generation.blobs] if generation else []
     experiment = ExperimentRow(
@@ -41,8 +49,16 @@ def index_rows(content: ExperimentContent, tagged: Sequence[Mapping[str, Any]], 
         n_bytes=sum(blob.size for blob in blobs),
         fields=records.plain_text(tagged[0]["fields"]),
     )
-    runs = [RunRow(**run_columns(run, mapping)) for run, mapping in zip(content.runs, tagged[1:], strict=True)]
+    known: Sequence[RunRow | None] = earlier or [None] * len(content.runs)
+    runs = [
+        row if row is not None and _is_final(mapping) else RunRow(**run_columns(run, mapping))
+        for run, mapping, row in zip(content.runs, tagged[1:], known, strict=True)
+    ]
     return experiment, runs, blobs
+
+
+def _is_final(tagged: Mapping[str, Any]) -> bool:
+    return all(type(tagged[name]) is NativeMapping for name in records.MAPPINGS)
 
 
 def run_columns(run: RunContent, tagged: Mapping[str, Any]) -> dict[str, Any]:

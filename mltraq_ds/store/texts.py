@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-__all__ = ["NativeMapping", "is_database_text", "is_json_text"]
+__all__ = ["NativeMapping", "compact", "is_database_text", "is_json_text"]
 
 # JSON has one notation for two texts: a lone high surrogate before a low one, and the character that they encode.
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
@@ -38,14 +38,14 @@ class NativeMapping(dict[str, Any]):
         try:
             return self._text
         except AttributeError:
-            self._text = text = _encode(self)
+            self._text = text = compact(self)
             return text
 
 
-def _encode(values: dict[str, Any]) -> str:
+def compact(values: dict[str, Any]) -> str:
+    """Return the JSON text, in ASCII and without spaces, of a mapping without NaN and of nothing but JSON's types."""
     # orjson writes floats ten times as fast as the standard library, and as exactly.  What it does not know (lone
-    # surrogates, integers beyond 64 bits) or writes otherwise (text beyond ASCII) is rare.  NaN, which it would turn
-    # into null, is not native.
+    # surrogates, integers beyond 64 bits) or writes otherwise (text beyond ASCII) is rare.  NaN would become null.
     try:
         data = orjson.dumps(values)
     except TypeError:

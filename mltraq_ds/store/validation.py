@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from mltraq_ds.errors import ConcurrentPersistError, DanglingReferenceError, ExperimentExistsError, UsageError
 from mltraq_ds.objects import Objects
 from mltraq_ds.orm.index import Index
+from mltraq_ds.orm.rows import RunRow
 from mltraq_ds.pointed import read_pointer
 from mltraq_ds.storage import Storage
 from mltraq_ds.store import generations, layout, records, single_records
@@ -24,8 +24,7 @@ NOTHING: Ident = (0, "")
 _LIST_FROM = 16  # kept blobs; below that a look at each is cheaper than a listing
 
 
-@dataclass(frozen=True, slots=True)
-class Valid:
+class Valid(NamedTuple):
     """What a persist goes on with.
 
     Parameters
@@ -38,12 +37,15 @@ class Valid:
         What to write.
     tagged : list of dict
         The mappings of the experiment and its runs as tagged JSON.
+    rows : list of RunRow
+        Of the runs, as the index was asked about; none without an index.
     """
 
     seen: Generation | None
     parent: Generation | None
     plan: Plan
     tagged: list[dict[str, Any]]
+    rows: list[RunRow]
 
 
 def validate(objects: Objects, index: Index | None, content: ExperimentContent, base: Ident, if_exists: str) -> Valid:
@@ -66,10 +68,12 @@ def validate(objects: Objects, index: Index | None, content: ExperimentContent, 
     parent = _parent(seen, content, base, if_exists)
     plan = Plan(objects, folder, {(blob.key, blob.digest) for blob in parent.blobs} if parent else frozenset())
     tagged = _add_values(plan, content)
+    rows: list[RunRow] = []
     if index is not None:
-        index.validate_rows(*index_rows(content, tagged, None)[:2])
+        experiment, rows, _ = index_rows(content, tagged, None)
+        index.validate_rows(experiment, rows)
         _refuse_taken_name(objects.storage, index, content, if_exists)
-    return Valid(seen, parent, plan, tagged)
+    return Valid(seen, parent, plan, tagged, rows)
 
 
 def refuse_existing(

@@ -61,6 +61,19 @@ class Run:
         What steps want done as soon as the run is in the store: called once with run and place, after the commit.
     """
 
+    id_run: str
+    id_experiment: str | None
+    params: LazyBunch
+    config: LazyBunch
+    fields: LazyBunch
+    vars: Bunch
+    exception: RunError | None
+    status: str
+    started: str | None
+    finished: str | None
+    about: Bunch
+    after_persist: list[Callable[[Run, Place], Any]]
+
     def __init__(
         self,
         id_run: str | None = None,
@@ -69,18 +82,21 @@ class Run:
         config: Mapping[str, Any] | None = None,
         fields: Mapping[str, Any] | None = None,
     ) -> None:
-        self.id_run = str(id_run or ids.new_uuid())
-        self.id_experiment = id_experiment
-        self.params = _bunch("params", params)
-        self.config = _bunch("config", config)
-        self.fields = _bunch("fields", fields)
-        self.vars = Bunch()
-        self.exception: RunError | None = None
-        self.status = "created"
-        self.started: str | None = None
-        self.finished: str | None = None
-        self.about = Bunch()
-        self.after_persist: list[Callable[[Run, Place], Any]] = []
+        # Past `__setattr__`, which is for what users set: a thousand runs are made at a time.
+        vars(self).update(
+            id_run=str(id_run or ids.new_uuid()),
+            id_experiment=id_experiment,
+            params=_bunch("params", params),
+            config=_bunch("config", config),
+            fields=_bunch("fields", fields),
+            vars=Bunch(),
+            exception=None,
+            status="created",
+            started=None,
+            finished=None,
+            about=Bunch(),
+            after_persist=[],
+        )
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in _NAMES:
