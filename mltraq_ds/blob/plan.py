@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from mltraq_ds.blob.compression import Spool
 
 __all__ = ["Part", "Plan"]
+
+_JOIN_PIECES = 1024
 
 
 @dataclass(slots=True)
@@ -72,7 +74,7 @@ class Plan:
         self.spool: Spool | None = None
         self.packer: msgpack.Packer = make_packer()
         self._count = 0  # of fragments
-        self._packed: list[bytes] = []  # all of them, in pieces: they are joined once
+        self._packed: list[bytes] = []  # all of them, in pieces
         self._nested = nested
         self._compression = compression
         self._files = {INDEX_NAME}
@@ -99,11 +101,16 @@ class Plan:
                 self._remember_frame(entry)
             packed += (pack(key), self._before, tree, self._behind)
 
-    def take_fragments(self) -> bytes:
-        """Return the packed entries of all fragments, once: the second part of the index."""
-        header: bytes = self.packer.pack_map_header(self._count)
-        pieces, self._packed, self._count = self._packed, [], 0
-        return b"".join((header, *pieces))
+    def close_fragments(self) -> int:
+        """Put their number before them, and return the size of `packed_fragments` (bytes)."""
+        self._packed.insert(0, self.packer.pack_map_header(self._count))
+        return sum(map(len, self._packed))
+
+    def packed_fragments(self) -> Iterator[bytes]:
+        """Yield the packed entries of all fragments: the second part of the index."""
+        # Not joined as a whole: fresh memory costs more than putting some pieces together, twice.
+        for start in range(0, len(self._packed), _JOIN_PIECES):
+            yield b"".join(self._packed[start : start + _JOIN_PIECES])
 
     def _remember_frame(self, entry: Encoded) -> None:
         """Keep what is before and behind the tree of an entry without members: ``[tree, [], [], summary]``."""

@@ -99,10 +99,9 @@ class Packed:
     def __init__(self, kind: str, plan: Plan) -> None:
         self.kind = kind
         self._plan = plan
-        self._entries = plan.take_fragments()
         self._rows = [_row(part, _SOME_CRC, bytes(sha_size(part.stored_size))) for part in plan.parts]
         self._digest: str | None = None
-        self._index_size = len(pack_head(kind, self._rows, plan.packer)) + len(self._entries)
+        self._index_size = len(pack_head(kind, self._rows, plan.packer)) + plan.close_fragments()
         self._index_offset = plan.end + header_size(INDEX_NAME.encode(), self._index_size, plan.end)
         tail = tail_size(self._rows, plan.end, self._index_offset, self._index_size)
         self.size = self._index_offset + self._index_size + tail
@@ -185,14 +184,17 @@ class Packed:
         shas = [known if isinstance(known, bytes) else known.digest() for known in digests]
         rows = [_row(part, crc, sha) for part, crc, sha in zip(self._plan.parts, crcs, shas, strict=True)]
         head = pack_head(self.kind, rows, make_packer())
-        index = [memoryview(head), memoryview(self._entries)]
-        crc32 = crc_of(index)
+        crc32 = crc_of([memoryview(head)])
         sha256 = hashlib.sha256(head)
-        sha256.update(self._entries)
+        for entries in self._plan.packed_fragments():
+            crc32 = crc_of([memoryview(entries)], crc32)
+            sha256.update(entries)
         self._rows = rows
         self._digest = f"sha256:{sha256.hexdigest()}"
         yield local_header(INDEX_NAME.encode(), self._index_size, crc32, self._plan.end)
-        yield from index
+        yield memoryview(head)
+        for entries in self._plan.packed_fragments():
+            yield memoryview(entries)
         yield self._tail(rows, crc32)
 
     def _tail(self, rows: list[Row], index_crc32: int) -> bytes:
