@@ -14,7 +14,7 @@ from zlib_ng import zlib_ng
 
 from mltraq_ds.storage.base import Buffer
 
-__all__ = ["PIECE", "Hasher", "crc_of", "flat", "sha_of", "sha_size"]
+__all__ = ["INLINE_SIZE", "PIECE", "Hasher", "checksums_of", "crc_of", "flat", "sha_of", "sha_size"]
 
 #: A member has one SHA-256 per piece of this size (bytes).  One SHA-256 of 1 GiB takes a core longer than a disk takes
 #: to write it; pieces are hashed on several cores, and can be verified alone.
@@ -42,6 +42,11 @@ def crc_of(views: Iterable[memoryview], crc32: int = 0) -> int:
     for view in views:
         crc32 = zlib_ng.crc32(view, crc32) if view.nbytes < _CRC_IN_THREADS else _crc_in_threads(view, crc32)
     return crc32
+
+
+def checksums_of(content: bytes) -> tuple[int, bytes]:
+    """Return the CRC-32 and the SHA-256 of a whole small member."""
+    return zlib_ng.crc32(content), hashlib.sha256(content).digest()
 
 
 def _crc_in_threads(view: memoryview, crc32: int) -> int:

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgpack
 
-from mltraq_ds.blob.zipformat import central_entry, end_of_archive, format_comment
+from mltraq_ds.blob.zipformat import COMMENT_SIZE, central_entry, central_size, end_of_archive, format_comment
 
-__all__ = ["FORMAT", "INDEX_NAME", "KINDS", "Row", "corrupt", "make_packer", "pack_entry", "pack_head", "render_tail"]
+__all__ = [
+    "FORMAT",
+    "INDEX_NAME",
+    "KINDS",
+    "Row",
+    "bin_header",
+    "corrupt",
+    "make_packer",
+    "pack_fragments",
+    "pack_head",
+    "render_tail",
+    "tail_size",
+]
 
 FORMAT = 1
 INDEX_NAME = "index.msgpack"
@@ -21,6 +33,9 @@ EXPANSION_MAX = 1000
 EXPANSION_FREE = 64 * 1024 * 1024
 
 _CRC = struct.Struct(">BI")
+_BIN16 = struct.Struct(">BH")
+_BIN32 = struct.Struct(">BI")
+_CRC_SHORTER = 0xFFFF  # msgpack takes 5 bytes for what is above
 
 
 class Row(NamedTuple):
@@ -53,12 +68,11 @@ class Row(NamedTuple):
     size: int
 
 
-def pack_entry(
-    tree: bytes, positions: list[int], references: list[list[Any]], summary: Mapping[str, Any], packer: msgpack.Packer
-) -> bytes:
-    """Pack one key's entry: `positions` of its members in the index, `references` of the DataStores nested in it."""
-    packed: bytes = packer.pack([tree, positions, references, packer.pack(summary)])
-    return packed
+def bin_header(size: int) -> bytes:
+    """Return what msgpack puts before `size` bytes."""
+    if size < 1 << 8:
+        return bytes((0xC4, size))
+    return _BIN16.pack(0xC5, size) if size < 1 << 16 else _BIN32.pack(0xC6, size)
 
 
 def pack_fragments(fragments: Mapping[str, Mapping[str, bytes]]) -> bytes:
@@ -73,15 +87,23 @@ def pack_head(kind: str, rows: Sequence[Row], packer: msgpack.Packer) -> bytes:
 
     Its size depends on neither CRC nor digest of a row, so it is known before a byte is hashed.
     """
+    if all(row.crc32 > _CRC_SHORTER for row in rows):
+        members: bytes = packer.pack(rows)
+    else:
+        members = _pack_rows(rows, packer)
+    start = packer.pack({"format": FORMAT, "kind": kind, "members": members})
+    head: bytes = b"\x84" + start[1:] + packer.pack("fragments")
+    return head
+
+
+def _pack_rows(rows: Sequence[Row], packer: msgpack.Packer) -> bytes:
     parts = [packer.pack_array_header(len(rows))]
     for name, offset, stored_size, crc32, sha256, compression, size in rows:
         # msgpack would choose the shortest form of the CRC; this one always takes 5 bytes.
         checksums = _CRC.pack(0xCE, crc32) + packer.pack(sha256)
         parts += (b"\x97", packer.pack(name), packer.pack(offset), packer.pack(stored_size), checksums)
         parts += (packer.pack(compression), packer.pack(size))
-    start = packer.pack({"format": FORMAT, "kind": kind, "members": b"".join(parts)})
-    head: bytes = b"\x84" + start[1:] + packer.pack("fragments")
-    return head
+    return b"".join(parts)
 
 
 def make_packer(size: int = 0) -> msgpack.Packer:
@@ -103,6 +125,16 @@ def render_tail(rows: list[Row], end: int, index_offset: int, index_size: int, i
     directory = b"".join(entries)
     comment = format_comment(index_offset, index_size, index_crc32)
     return directory + end_of_archive(len(entries), index_offset + index_size, len(directory), comment)
+
+
+def tail_size(rows: Sequence[Row], end: int, index_offset: int, index_size: int) -> int:
+    """Return the size of `render_tail` without rendering it (bytes)."""
+    size = start = 0
+    for row in rows:
+        size += central_size(row.name.encode(), row.stored_size, start)
+        start = row.offset + row.stored_size
+    size += central_size(INDEX_NAME.encode(), index_size, end)
+    return size + len(end_of_archive(len(rows) + 1, index_offset + index_size, size, bytes(COMMENT_SIZE)))
 
 
 def end_of(rows: Sequence[Row]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import msgpack
 
 from mltraq_ds.blob.entry import StoredEntry
 from mltraq_ds.blob.hashing import crc_of, flat, sha_of
-from mltraq_ds.blob.index import INDEX_NAME, is_bomb, make_packer, pack_entry
+from mltraq_ds.blob.index import INDEX_NAME, bin_header, is_bomb, make_packer
 from mltraq_ds.blob.member import StoredMember
 from mltraq_ds.blob.zipformat import header_size
 from mltraq_ds.codecs.base import Encoded, Member
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from mltraq_ds.blob.compression import Spool
 
 __all__ = ["Part", "Plan"]
+
+_JOIN_PIECES = 1024
 
 
 @dataclass(slots=True)
@@ -68,21 +70,60 @@ class Plan:
         if compression not in (None, "zstd"):
             raise UsageError(f"There is no compression {compression!r}: use 'zstd' or None.")
         self.parts: list[Part] = []
-        self.fragments: dict[str, dict[str, bytes]] = {}
         self.end = 0
         self.spool: Spool | None = None
         self.packer: msgpack.Packer = make_packer()
+        self._count = 0  # of fragments
+        self._packed: list[bytes] = []  # all of them, in pieces
         self._nested = nested
         self._compression = compression
         self._files = {INDEX_NAME}
         self._folders: set[str] = set()
         self._summary: object = None  # the last one packed: arrays of one shape share theirs
         self._packed_summary = b""
+        self._tree_size = -1  # of the last entry without members, and what was around its tree
+        self._before = self._behind = b""
 
     def add_fragment(self, fragment: str, entries: Mapping[str, Encoded | StoredEntry]) -> None:
         """Add all entries of a fragment; the members of a named one lie in a folder of its name."""
         folder = escape_member(fragment) + "/" if fragment else ""
-        self.fragments[fragment] = {key: self._add(entry, folder) for key, entry in entries.items()}
+        packed, pack = self._packed, self.packer.pack
+        packed += (pack(fragment), self.packer.pack_map_header(len(entries)))
+        self._count += 1
+        for key, entry in entries.items():
+            if isinstance(entry, StoredEntry) or entry.members or entry.nested:
+                content = self._add(entry, folder)
+                packed += (pack(key), bin_header(len(content)), content)
+                continue
+            # Ten thousand small values: be quick.
+            tree = entry.tree
+            if entry.summary is not self._summary or len(tree) != self._tree_size:
+                self._remember_frame(entry)
+            packed += (pack(key), self._before, tree, self._behind)
+
+    def close_fragments(self) -> int:
+        """Put their number before them, and return the size of `packed_fragments` (bytes)."""
+        self._packed.insert(0, self.packer.pack_map_header(self._count))
+        return sum(map(len, self._packed))
+
+    def packed_fragments(self) -> Iterator[bytes]:
+        """Yield the packed entries of all fragments: the second part of the index."""
+        # Not joined as a whole: fresh memory costs more than putting some pieces together, twice.
+        for start in range(0, len(self._packed), _JOIN_PIECES):
+            yield b"".join(self._packed[start : start + _JOIN_PIECES])
+
+    def _remember_frame(self, entry: Encoded) -> None:
+        """Keep what is before and behind the tree of an entry without members: ``[tree, [], [], summary]``."""
+        packed_summary = self._pack_summary(entry.summary)
+        self._tree_size = len(entry.tree)
+        start = b"\x94" + bin_header(self._tree_size)
+        self._behind = b"\x90\x90" + bin_header(len(packed_summary)) + packed_summary
+        self._before = bin_header(len(start) + self._tree_size + len(self._behind)) + start
+
+    def _pack_summary(self, summary: Mapping[str, Any]) -> bytes:
+        if summary is not self._summary:
+            self._summary, self._packed_summary, self._tree_size = summary, self.packer.pack(summary), -1
+        return self._packed_summary
 
     def _add(self, entry: Encoded | StoredEntry, folder: str) -> bytes:
         first = len(self.parts)
@@ -90,19 +131,15 @@ class Plan:
             references = entry.references
             for stored in entry.members:
                 self._add_stored(stored, folder)
-        elif not (entry.members or entry.nested):
-            # Ten thousand small values: be quick.
-            if entry.summary is not self._summary:
-                self._summary, self._packed_summary = entry.summary, self.packer.pack(entry.summary)
-            packed: bytes = self.packer.pack((entry.tree, (), (), self._packed_summary))
-            return packed
         else:
             references = [self._refer(value) for value in entry.nested]
             for member in entry.members:
                 self._add_member(member, folder)
         lists = [reference.to_list() for reference in references]
         positions = list(range(first, len(self.parts)))
-        return pack_entry(entry.tree, positions, lists, entry.summary, self.packer)
+        summary = self._pack_summary(entry.summary)
+        packed: bytes = self.packer.pack((entry.tree, positions, lists, summary))
+        return packed
 
     def _refer(self, value: object) -> Reference:
         if self._nested is None:
@@ -167,15 +204,19 @@ class Plan:
 
     def _unique(self, name: str) -> str:
         """Return a name that neither another member nor a folder has, so that the blob can be extracted."""
-        if any(folder in self._files for folder in _folders_of(name)):
-            name = name.replace("/", "~")
-        stem, suffix = _split(name)
-        candidate, number = name, 1
-        while candidate in self._files or candidate in self._folders:
-            number += 1
-            candidate = f"{stem}~{number}{suffix}"  # no escaped name has a "~"
-        self._files.add(candidate)
-        self._folders.update(_folders_of(candidate))
+        files, folders = self._files, self._folders
+        above = _folders_of(name)
+        if not files.isdisjoint(above):
+            name, above = name.replace("/", "~"), []
+        candidate = name
+        if name in files or name in folders:
+            stem, suffix = _split(name)
+            number = 1
+            while candidate in files or candidate in folders:
+                number += 1
+                candidate = f"{stem}~{number}{suffix}"  # no escaped name has a "~"
+        files.add(candidate)
+        folders.update(above)
         return candidate
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 
 from mltraq_ds.blob.entry import StoredEntry
-from mltraq_ds.blob.hashing import Hasher, Pieces, crc_of, flat, sha_size
-from mltraq_ds.blob.index import INDEX_NAME, Row, make_packer, pack_fragments, pack_head, render_tail
+from mltraq_ds.blob.hashing import INLINE_SIZE, Hasher, Pieces, checksums_of, crc_of, flat, sha_size
+from mltraq_ds.blob.index import INDEX_NAME, Row, make_packer, pack_head, render_tail, tail_size
 from mltraq_ds.blob.plan import Part, Plan, changed
 from mltraq_ds.blob.zipformat import header_size, local_header
 from mltraq_ds.codecs.base import Encoded
@@ -20,6 +20,7 @@ __all__ = ["Packed", "pack", "pack_many"]
 
 _JOIN_BELOW = 64 * 1024  # smaller buffers are copied together: a system call costs more than copying them
 _JOIN_UP_TO = 1024 * 1024
+_SOME_CRC = 0xFFFFFFFF  # one that msgpack packs in 5 bytes, as is done with all
 
 
 def pack(
@@ -98,12 +99,12 @@ class Packed:
     def __init__(self, kind: str, plan: Plan) -> None:
         self.kind = kind
         self._plan = plan
-        self._entries = pack_fragments(plan.fragments)
-        self._rows = [_row(part, 0, bytes(sha_size(part.stored_size))) for part in plan.parts]
+        self._rows = [_row(part, _SOME_CRC, bytes(sha_size(part.stored_size))) for part in plan.parts]
         self._digest: str | None = None
-        self._index_size = len(pack_head(kind, self._rows, plan.packer)) + len(self._entries)
+        self._index_size = len(pack_head(kind, self._rows, plan.packer)) + plan.close_fragments()
         self._index_offset = plan.end + header_size(INDEX_NAME.encode(), self._index_size, plan.end)
-        self.size = self._index_offset + self._index_size + len(self._tail(self._rows, 0))
+        tail = tail_size(self._rows, plan.end, self._index_offset, self._index_size)
+        self.size = self._index_offset + self._index_size + tail
 
     @property
     def digest(self) -> str:
@@ -115,20 +116,24 @@ class Packed:
     def __iter__(self) -> Iterator[Buffer]:
         hasher = Hasher()
         frames = self._frames(hasher)
-        joined = bytearray()
+        waiting: list[bytes] = []
+        waiting_size = 0
         try:
             for frame in frames:
-                if len(frame) < _JOIN_BELOW:
-                    joined += frame
-                    if len(joined) < _JOIN_UP_TO:
+                size = len(frame)
+                if size < _JOIN_BELOW:
+                    # A view is copied now: what is behind it may change.
+                    waiting.append(frame if type(frame) is bytes else bytes(frame))
+                    waiting_size += size
+                    if waiting_size < _JOIN_UP_TO:
                         continue
-                    frame = b""
-                if joined:
-                    yield memoryview(joined)
-                    joined = bytearray()
-                if frame:
+                    size = 0
+                if waiting:
+                    yield memoryview(b"".join(waiting))
+                    waiting, waiting_size = [], 0
+                if size:
                     yield frame
-            yield memoryview(joined)
+            yield memoryview(b"".join(waiting))
         finally:
             frames.close()
             hasher.close()
@@ -147,7 +152,11 @@ class Packed:
             if part.member is None or part.member.streamed:
                 continue  # verified while they were copied
             expected = row.crc32 if part.crc32_before is None else part.crc32_before
-            if crc_of(flat(part.member.buffers())) != expected:
+            if part.size < INLINE_SIZE:
+                crc32 = crc_of([memoryview(b"".join(part.member.buffers()))])
+            else:
+                crc32 = crc_of(flat(part.member.buffers()))
+            if crc32 != expected:
                 raise ValueChangedError(changed(part.name, "its CRC-32 differs after the write"))
 
     def close(self) -> None:
@@ -159,19 +168,33 @@ class Packed:
         crcs: list[int] = []
         digests: list[Pieces | bytes] = []
         for part in self._plan.parts:
-            yield from _frames_of(part, hasher, crcs, digests)
+            member = part.member
+            if part.checksums or member is None or member.streamed or part.stored_size >= INLINE_SIZE:
+                yield from _frames_of(part, hasher, crcs, digests)
+                continue
+            # A thousand small members: be quick.  Their bytes are copied anyway, so the copy is what is hashed.
+            content = b"".join(part.buffers())
+            _require_size(part, len(content))
+            crc32, sha = checksums_of(content)
+            crcs.append(crc32)
+            digests.append(sha)
+            yield local_header(part.name.encode(), part.stored_size, crc32, part.header_offset)
+            yield content
         hasher.finish()
-        shas = [sha if isinstance(sha, bytes) else sha.digest() for sha in digests]
+        shas = [known if isinstance(known, bytes) else known.digest() for known in digests]
         rows = [_row(part, crc, sha) for part, crc, sha in zip(self._plan.parts, crcs, shas, strict=True)]
         head = pack_head(self.kind, rows, make_packer())
-        index = [memoryview(head), memoryview(self._entries)]
-        crc32 = crc_of(index)
+        crc32 = crc_of([memoryview(head)])
         sha256 = hashlib.sha256(head)
-        sha256.update(self._entries)
+        for entries in self._plan.packed_fragments():
+            crc32 = crc_of([memoryview(entries)], crc32)
+            sha256.update(entries)
         self._rows = rows
         self._digest = f"sha256:{sha256.hexdigest()}"
         yield local_header(INDEX_NAME.encode(), self._index_size, crc32, self._plan.end)
-        yield from index
+        yield memoryview(head)
+        for entries in self._plan.packed_fragments():
+            yield memoryview(entries)
         yield self._tail(rows, crc32)
 
     def _tail(self, rows: list[Row], index_crc32: int) -> bytes:

@@ -14,7 +14,17 @@ from __future__ import annotations
 import re
 import struct
 
-__all__ = ["ALIGNMENT", "COMMENT_SIZE", "END_SIZE", "central_entry", "end_of_archive", "format_comment", "local_header"]
+__all__ = [
+    "ALIGNMENT",
+    "COMMENT_SIZE",
+    "END_SIZE",
+    "central_entry",
+    "central_size",
+    "end_of_archive",
+    "format_comment",
+    "header_size",
+    "local_header",
+]
 
 #: Payloads start at multiples of this (bytes): a cache line, what `np.save` and Arrow align to.
 ALIGNMENT = 64
@@ -38,6 +48,9 @@ _CENTRAL = struct.Struct("<IHHHHHHIIIHHHHHII")
 _END64 = struct.Struct("<IQHHIIQQQQ")
 _LOCATOR64 = struct.Struct("<IIQI")
 _END = struct.Struct("<IHHHHIIH")
+
+# The extra fields that pad a header, by how many bytes are missing.
+_PADS = [struct.pack("<HHH", _PAD_EXTRA, 2 + pad, ALIGNMENT) + bytes(pad) for pad in range(ALIGNMENT)]
 
 #: What a comment of any format begins with.
 VERSION = re.compile(rb"mltraq_ds/(\d{1,9}) ")
@@ -64,7 +77,7 @@ def local_header(name: bytes, size: int, crc32: int, header_offset: int) -> byte
     is_large = size >= SIZE_LIMIT
     extra = struct.pack("<HHQQ", _ZIP64_EXTRA, 16, size, size) if is_large else b""
     pad = -(header_offset + _LOCAL.size + len(name) + len(extra) + _PAD_MIN) % ALIGNMENT
-    extra += struct.pack("<HHH", _PAD_EXTRA, 2 + pad, ALIGNMENT) + bytes(pad)
+    extra += _PADS[pad]
     short = 0xFFFFFFFF if is_large else size
     version = 45 if is_large else 20
     fixed = _LOCAL.pack(0x04034B50, version, _UTF8, _STORED, _TIME, _DATE, crc32, short, short, len(name), len(extra))
@@ -79,21 +92,27 @@ def header_size(name: bytes, size: int, header_offset: int) -> int:
 
 def central_entry(name: bytes, size: int, crc32: int, header_offset: int) -> bytes:
     """Return the entry of a member in the central directory; parameters as of `local_header`."""
-    wide = b""
-    short_size, short_offset = size, header_offset
+    wide = extra = b""
+    version, short_size, short_offset = 20, size, header_offset
     if size >= SIZE_LIMIT:
         wide += struct.pack("<QQ", size, size)
         short_size = 0xFFFFFFFF
     if header_offset >= SIZE_LIMIT:
         wide += struct.pack("<Q", header_offset)
         short_offset = 0xFFFFFFFF
-    extra = struct.pack("<HH", _ZIP64_EXTRA, len(wide)) + wide if wide else b""
-    version = 45 if wide else 20
+    if wide:
+        version, extra = 45, struct.pack("<HH", _ZIP64_EXTRA, len(wide)) + wide
     fixed = _CENTRAL.pack(
         *(0x02014B50, _UNIX | version, version, _UTF8, _STORED, _TIME, _DATE, crc32, short_size, short_size),
         *(len(name), len(extra), 0, 0, 0, _MODE, short_offset),
     )
     return fixed + name + extra
+
+
+def central_size(name: bytes, size: int, header_offset: int) -> int:
+    """Return the size of `central_entry` without rendering it (bytes)."""
+    wide = (16 if size >= SIZE_LIMIT else 0) + (8 if header_offset >= SIZE_LIMIT else 0)
+    return _CENTRAL.size + len(name) + (4 + wide if wide else 0)
 
 
 def end_of_archive(count: int, directory_offset: int, directory_size: int, comment: bytes) -> bytes:

@@ -15,7 +15,7 @@ from mltraq_ds.codecs.files import File, changed, member_of, missing, settle, va
 from mltraq_ds.errors import UnsupportedTypeError, ValueChangedError
 from mltraq_ds.ids import validate_key
 
-__all__ = ["Directory", "DirectoryCodec", "is_at_path"]
+__all__ = ["AT_PATHS", "Directory", "DirectoryCodec", "is_at_path"]
 
 
 class Directory(Mapping[str, File]):
@@ -186,12 +186,13 @@ def _scan(root: Path) -> tuple[dict[str, File], list[str]]:
     return dict(sorted(files.items())), sorted(folders)
 
 
-_AT_PATHS = (File, Directory)
+#: The types of what may be at a path.
+AT_PATHS = frozenset({File, Directory})
 
 
 def is_at_path(value: object) -> bool:
     """Tell whether a value is a `File` or `Directory` that is at a path and not stored yet."""
-    return type(value) in _AT_PATHS and value._path is not None  # type: ignore[attr-defined]  # no subclass is stored
+    return type(value) in AT_PATHS and value._path is not None  # type: ignore[attr-defined]  # no subclass is stored
 
 
 class DirectoryCodec(Codec):

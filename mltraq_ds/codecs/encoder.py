@@ -22,7 +22,7 @@ _packers = {**containers.PACKERS, **scalars.PACKERS}
 
 # numpy's way for an array that is a whole value; set when numpy is met.
 _ndarray: type | None = None
-_encoded_alone: Callable[[Any], Encoded | None]
+_encoded_alone: Callable[[Any, str], Encoded | None]
 _remember_alone: Callable[[Any, Encoded], None]
 
 _CodecFor = Callable[[object], Codec | None]
@@ -32,7 +32,7 @@ _IsNested = Callable[[object], bool] | None
 def encode_value(value: object, name: str, codec_for: _CodecFor, is_nested: _IsNested) -> Encoded:
     """Return the value as tree and members named after `name`; see `mltraq_ds.codecs.encode`."""
     is_array = type(value) is _ndarray
-    if is_array and (known := _encoded_alone(value)) is not None:
+    if is_array and (known := _encoded_alone(value, name)) is not None:
         return known
     try:
         encoded = _encode(value, name, codec_for, is_nested, None)

@@ -40,6 +40,11 @@ def member_names(name: str, value: object, members: Sequence[Member], owners: Se
     if not members:
         return ()
     base = escape_member(name)
+    if len(members) == 1 and owners[0] is value and not members[0].name:
+        only = members[0]  # of most values; it is where the value is
+        candidate = f"{base}.{only.suffix}"
+        if len(candidate) <= _MAX_NAME_BYTES:
+            return (Member(only.suffix, only.size, only.buffers, candidate, only.streamed),)
     places = _places(value, base, [id(owner) for owner in owners])
     taken: set[str] = set()
     numbers: dict[str, int] = {}

@@ -14,7 +14,7 @@ from mltraq_ds.codecs.dtypes import dtype_from_plain, dtype_to_plain, is_simple
 from mltraq_ds.errors import MissingExtraError
 from mltraq_ds.storage.base import Buffer
 
-__all__ = ["NdarrayCodec", "is_fortran"]
+__all__ = ["NdarrayCodec", "array_member", "is_fortran", "member_header"]
 
 _ALIGNMENT = 64
 _BLOCK_BYTES = 8 * 1024 * 1024
@@ -27,6 +27,16 @@ def is_fortran(array: np.ndarray[Any, Any]) -> bool:
     """Tell whether the bytes of `array` lie in Fortran order and not in C order."""
     flags = array.flags
     return flags.f_contiguous and not flags.c_contiguous
+
+
+def member_header(array: np.ndarray[Any, Any]) -> bytes:
+    """Return what the member of an array begins with."""
+    return _described(array.dtype, array.shape, "F" if is_fortran(array) else "C")[2]
+
+
+def array_member(header: bytes, array: np.ndarray[Any, Any], name: str = "") -> Member:
+    """Return the member of an array that lies in memory as a whole."""
+    return Member("npy", len(header) + array.nbytes, lambda: _buffers(header, array), name)
 
 
 class NdarrayCodec(Codec):
@@ -59,9 +69,10 @@ class NdarrayCodec(Codec):
             array = array.view(np.dtype((np.void, dtype.itemsize)))
         if array.nbytes < _INLINE_BYTES:
             return Parts({**meta, "bytes": array.tobytes(order)}, (), summary)  # type: ignore[arg-type]
-        is_copied = not (array.flags.c_contiguous or array.flags.f_contiguous)
-        size = len(header) + array.nbytes
-        member = Member("npy", size, lambda: _buffers(header, array), streamed=is_copied)
+        if array.flags.c_contiguous or array.flags.f_contiguous:
+            member = array_member(header, array)
+        else:
+            member = Member("npy", len(header) + array.nbytes, lambda: _blocks(header, array), streamed=True)
         return Parts(meta, (member,), summary)
 
     def decode(self, meta: Any, members: Sequence[MemberSource]) -> Any:  # docstring inherited
@@ -136,16 +147,15 @@ def _npy_content(member: MemberSource, size: int) -> memoryview:
     return view[start:]
 
 
-def _buffers(header: bytes, array: np.ndarray[Any, Any]) -> Iterator[Buffer]:
+def _buffers(header: bytes, array: np.ndarray[Any, Any]) -> tuple[Buffer, ...]:
+    # Through uint8: datetime64, structured and other dtypes do not export a buffer.
+    flat = (array if array.flags.c_contiguous else array.T).reshape(-1)
+    view: Any = flat.view(np.uint8)
+    return header, memoryview(view)
+
+
+def _blocks(header: bytes, array: np.ndarray[Any, Any]) -> Iterator[Buffer]:
     yield header
-    if not array.nbytes:
-        return
-    if array.flags.c_contiguous or array.flags.f_contiguous:
-        # Through uint8: datetime64, structured and other dtypes do not export a buffer.
-        flat = (array if array.flags.c_contiguous else array.T).reshape(-1)
-        view: Any = flat.view(np.uint8)
-        yield memoryview(view)
-        return
     # In blocks, so that not more than two of them are in memory.
     items = max(_BLOCK_BYTES // array.itemsize, 1)
     blocks: Any = np.nditer(array, flags=["external_loop", "buffered", "zerosize_ok"], buffersize=items, order="C")

@@ -12,7 +12,8 @@ from mltraq_ds.codecs import ext
 from mltraq_ds.codecs.base import Encoded
 from mltraq_ds.codecs.dtypes import dtype_from_plain, dtype_to_plain, is_simple
 from mltraq_ds.codecs.ext import Packer, Packing, Unpacker, Unpacking
-from mltraq_ds.codecs.ndarray import NdarrayCodec, is_fortran
+from mltraq_ds.codecs.ndarray import NdarrayCodec, array_member, is_fortran, member_header
+from mltraq_ds.ids import escape_member
 
 __all__ = ["NDARRAY", "PACKERS", "UNPACKERS", "decoded_alone", "encoded_alone", "remember_alone"]
 
@@ -30,11 +31,12 @@ _headers: dict[tuple[np.dtype[Any], tuple[int, ...]], bytes] = {}
 _scalar_names: dict[type, bytes] = {}
 _scalar_dtypes: dict[bytes, np.dtype[Any]] = {}
 _parsed: dict[bytes, tuple[np.dtype[Any], tuple[int, ...], str, int]] = {}
-# What a small array that is a whole value begins with, and its summary: both the same for all of one dtype and shape.
-_alone: dict[tuple[np.dtype[Any], tuple[int, ...]], tuple[bytes, dict[str, Any]]] = {}
+# Of arrays that are whole values, what is the same for all of one dtype and shape: tree or, of a small one, what its
+# tree begins with; the summary; the header of its member, empty for a small one.
+_alone: dict[tuple[np.dtype[Any], tuple[int, ...]], tuple[bytes, dict[str, Any], bytes]] = {}
 
 
-def encoded_alone(value: np.ndarray[Any, Any]) -> Encoded | None:
+def encoded_alone(value: np.ndarray[Any, Any], name: str) -> Encoded | None:
     """Return what `encode_value` made of an array like this one, with its own items; None if there was none yet.
 
     Ten thousand arrays under keys of their own are ten thousand values: no packer is made for them.
@@ -43,18 +45,29 @@ def encoded_alone(value: np.ndarray[Any, Any]) -> Encoded | None:
     known = _alone.get((dtype, value.shape))
     if known is None or dtype.metadata is not None or not value.flags.c_contiguous:
         return None
-    return Encoded(b"".join((known[0], value.data)), (), (), known[1])  # one copy
+    tree, summary, header = known
+    if header:
+        # As `naming.member_names` calls the only member of a value.
+        return Encoded(tree, (array_member(header, value, f"{escape_member(name)}.npy"),), (), summary)
+    return Encoded(b"".join((tree, value.data)), (), (), summary)  # one copy
 
 
 def remember_alone(value: np.ndarray[Any, Any], encoded: Encoded) -> None:
     """Keep what arrays of one dtype and shape have in common."""
-    dtype = value.dtype
-    if not value.nbytes or encoded.members or dtype.kind not in "biufc":  # others have no buffer, or names of their own
+    dtype, size = value.dtype, value.nbytes
+    if not size or not value.flags.c_contiguous:
         return
-    if value.flags.c_contiguous and encoded.tree.endswith(value.tobytes()):
-        if len(_alone) >= _MAX_CACHED:
-            _alone.clear()
-        _alone[dtype, value.shape] = encoded.tree[: -value.nbytes], encoded.summary
+    if dtype.kind not in "biufc" or not is_simple(dtype):  # others have no buffer, or names of their own
+        return
+    if encoded.members:
+        known = encoded.tree, encoded.summary, member_header(value)
+    elif encoded.tree.endswith(value.tobytes()):
+        known = encoded.tree[:-size], encoded.summary, b""
+    else:
+        return
+    if len(_alone) >= _MAX_CACHED:
+        _alone.clear()
+    _alone[dtype, value.shape] = known
 
 
 def _pack_ndarray(value: np.ndarray[Any, Any], packing: Packing) -> ExtType:

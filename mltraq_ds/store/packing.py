@@ -7,9 +7,9 @@ documentation shows.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from mltraq_ds.objects import Objects
+from mltraq_ds.reference import Reference
 from mltraq_ds.store.planned import PlannedBlob
 
 __all__ = ["MAX_PACKED_BYTES", "MAX_PACK_BYTES", "MIN_PACKED", "group", "write_group"]
@@ -71,4 +71,4 @@ def write_group(objects: Objects, members: list[PlannedBlob], key: str) -> None:
     fragments = {str(number): planned.to_write() for number, planned in enumerate(members)}
     reference = objects.put_pack(fragments, key, flush=False)
     for number, planned in enumerate(members):
-        planned.reference = replace(reference, fragment=str(number))
+        planned.reference = Reference(reference.key, reference.size, reference.digest, str(number))

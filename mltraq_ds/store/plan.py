@@ -14,7 +14,7 @@ from typing import Any
 from mltraq_ds import codecs
 from mltraq_ds.blob import StoredEntry, StoredMember
 from mltraq_ds.codecs.base import Encoded, Member
-from mltraq_ds.codecs.directory import is_at_path
+from mltraq_ds.codecs.directory import AT_PATHS, is_at_path
 from mltraq_ds.datastore import DataStore, Origin, Unread
 from mltraq_ds.errors import (
     DamageError,
@@ -76,6 +76,8 @@ class Plan:
             Tagged JSON, with a `PlannedBlob` in place of each reference.
         """
         kept = NativeMapping(values._peek_items() if isinstance(values, LazyBunch) else values)
+        if not kept:
+            return kept
         for name in () if "".join(kept).isascii() else kept:
             if not is_json_text(name):
                 raise UsageError(
@@ -146,22 +148,26 @@ class Plan:
             planned.nested = list(kept.closure())
             return planned
         items = dict(datastore._peek_items())
-        entries = {key: self._entry(key, value, where, name) for key, value in items.items()}
+        entries = {
+            key: self._entry(key, value, where, name)
+            if isinstance(value, Placeholder)
+            else self._encode(key, value, where, name, is_key=True)
+            for key, value in items.items()
+        }
         planned = PlannedBlob(name, "datastore", entries=entries, source=datastore)
-        planned.at_paths = [(datastore, key, value) for key, value in items.items() if is_at_path(value)]
+        if not AT_PATHS.isdisjoint(map(type, items.values())):
+            planned.at_paths = [(datastore, key, value) for key, value in items.items() if is_at_path(value)]
         if kept is not None and self._is_same(datastore, entries, kept):
             planned.entries, planned.reference = None, kept.reference
         self._set_nested(planned, entries)
         return planned
 
-    def _entry(self, key: str, value: Any, where: str, name: str) -> Encoded | StoredEntry:
+    def _entry(self, key: str, value: Placeholder, where: str, name: str) -> Encoded | StoredEntry:
         if isinstance(value, Unread):
             entry = value.entry
             if not entry.references or self._is_ours(value.origin.objects, value.origin.reference):
                 return entry  # copied raw: neither decoded nor encoded
-        if isinstance(value, Placeholder):
-            value = value.load()
-        return self._encode(key, value, where, name, is_key=True)
+        return self._encode(key, value.load(), where, name, is_key=True)
 
     def _encode(self, key: str, value: Any, where: str, name: str, *, is_key: bool = False) -> Encoded:
         try:
@@ -188,8 +194,8 @@ class Plan:
         found: dict[str, Reference] = {}
         for planned in self.blobs:
             for reference in (planned.reference, *planned.nested_references):
-                if reference is not None:
-                    found.setdefault(reference.key, replace(reference, fragment=""))
+                if reference is not None and reference.key not in found:  # the parts of a pack have one key
+                    found[reference.key] = replace(reference, fragment="")
         return tuple(found.values())
 
     def groups(self) -> list[list[PlannedBlob]]:

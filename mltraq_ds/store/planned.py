@@ -100,15 +100,20 @@ class PlannedBlob:
     @property
     def nested_references(self) -> list[Reference]:
         """References of all DataStores inside, at any depth: they live as long as this blob does."""
+        if not self.nested:
+            return []
         found = (inner.reference if isinstance(inner, PlannedBlob) else inner for inner in self.nested)
         return list(dict.fromkeys(reference for reference in found if reference is not None))
 
     @property
     def size_bytes(self) -> int:
         """Size of what is to be written, without the index (bytes)."""
-        return sum(
-            len(entry.tree) + sum(member.size for member in entry.members) for entry in (self.entries or {}).values()
-        )
+        size = 0
+        for entry in (self.entries or {}).values():
+            size += len(entry.tree)
+            for member in entry.members:
+                size += member.size
+        return size
 
     def rebind(self, objects: Objects) -> None:
         """Tell the DataStore where it is now, and let go of the paths that its files and folders came from."""

@@ -8,7 +8,8 @@ import zlib
 import numpy as np
 import pytest
 
-from mltraq_ds.blob import hashing, open_blob, pack
+from mltraq_ds.blob import hashing, index, open_blob, pack
+from mltraq_ds.blob import zipformat as z
 from mltraq_ds.codecs.base import Encoded, Member
 from mltraq_ds.errors import CorruptBlobError, ValueChangedError
 
@@ -250,3 +251,58 @@ def test_memory_of_a_write(tmp_path, way):
     output = subprocess.run(run, check=True, capture_output=True, text=True).stdout
     assert int(output) < 32 * 2**20
     assert (tmp_path / "blob").stat().st_size > 128 * 2**20
+
+
+@pytest.mark.parametrize("crc32", [0, 0xFF, 0xFFFF, 0x10000, 0xFFFFFFFF])
+def test_rows_packed_at_once(crc32):
+    """Rows have the same bytes packed at once and each alone, and as many whatever their CRC-32."""
+    rows = [
+        index.Row(f"{'é' * i}.npy", 64 + i * 10**i, 10**i, crc, bytes(32 * i), compression, 10**i)
+        for i, (crc, compression) in enumerate([(crc32, None), (2**32 - 1, "zstd"), (crc32, "zstd"), (70_000, None)])
+    ]
+    head = index.pack_head("pack", rows, index.make_packer())
+    assert index._pack_rows(rows, index.make_packer()) in head
+    others = [row._replace(crc32=0xFFFFFFFF) for row in rows]
+    assert len(index.pack_head("pack", others, index.make_packer())) == len(head)
+
+
+@pytest.mark.parametrize("limit", [1, 500, 2000, z.SIZE_LIMIT])
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_the_tail_has_the_size_it_is_said_to_have(monkeypatch, limit, count):
+    """`tail_size` is the length of `render_tail`, with wide and narrow fields."""
+    monkeypatch.setattr(z, "SIZE_LIMIT", limit)
+    monkeypatch.setattr(z, "COUNT_LIMIT", 5)
+    rows = [index.Row(f"é{i}", 1000 * i + 64, 400 * i, 1, bytes(32), None, 400 * i) for i in range(count)]
+    place = index.end_of(rows), 8000, 600
+    assert index.tail_size(rows, *place) == len(index.render_tail(rows, *place, 1))
+
+
+@pytest.mark.parametrize("size", [0, 1, 31, 32, 200, 255, 256, 300, 65_500, 65_535, 65_536, 70_000])
+def test_entries_without_members_have_a_frame_in_common(make, size):
+    """Entries are put together to the bytes that one packer would make of them, whatever their sizes are."""
+    trees = [bytes(size), bytes(size + 1), bytes(size), bytes(size)]
+    shared, long = {"type": "x"}, {"type": "y" * size}
+    summaries = [shared, shared, long, long]
+    pairs = zip(trees, summaries, strict=True)
+    entries = {f"k{i}": Encoded(tree, (), (), summary) for i, (tree, summary) in enumerate(pairs)}
+    entries |= {"m": make.raw(b"1"), "\ud800": Encoded(bytes(size), (), (), shared), "": Encoded(b"", (), (), long)}
+    blob = make.blob(entries)
+    packer = index.make_packer()
+    expected = {
+        key: packer.pack([entry.tree, [0] if entry.members else [], [], packer.pack(entry.summary)])
+        for key, entry in entries.items()
+    }
+    assert blob._index.fragments == {"": expected}
+    assert blob.check() == []
+
+
+@pytest.mark.parametrize("threshold", [0, 10**9])
+def test_small_members_have_the_same_bytes_as_large_ones(make, monkeypatch, threshold):
+    """Members that are copied before they are hashed give the same blob as those that are hashed in place."""
+    entries = {
+        str(size): _entry(lambda size=size: [b"head", memoryview(np.arange(size)), b""], 4 + 8 * size)
+        for size in (0, 1, 100, 8191, 8192, 9000)
+    }
+    expected = b"".join(pack(entries))
+    monkeypatch.setattr("mltraq_ds.blob.writer.INLINE_SIZE", threshold)
+    assert b"".join(pack(entries)) == expected

@@ -530,6 +530,27 @@ def test_the_second_array_of_a_kind(monkeypatch, dtype, order):
             assert encode(spread).tree == slow.tree, "one that is not contiguous"
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", ["v0", "a/b", "", "\ud800", "x" * 300])
+def test_the_second_large_array_of_a_kind(monkeypatch, dtype, order, name):
+    """The member of a dtype and shape that was met before has the same name and bytes as if it were the first."""
+
+    def seen(encoded):
+        members = [(m.suffix, m.size, m.name, m.streamed, [*map(bytes, m.buffers())]) for m in encoded.members]
+        return encoded.tree, encoded.summary, encoded.nested, members
+
+    for shape in ((1500,), (1, 1500), (30, 50), (3, 0)):
+        first, second = (np.asarray(filled(dtype, shape, seed), order=order) for seed in (1, 2))
+        encode(first, name=name)
+        spread = np.repeat(second, 2, axis=0)[::2]  # not contiguous: is not like the first
+        quick = [seen(encode(value, name=name)) for value in (second, spread)]
+        monkeypatch.setattr(numeric, "_alone", {})
+        assert quick[0] == seen(encode(second, name=name))
+        monkeypatch.setattr(numeric, "_alone", {})
+        assert quick[1] == seen(encode(spread, name=name))
+
+
 def test_damage_to_a_small_array():
     """Whatever byte of a small array is changed or missing: another value or a typed error, no other."""
     tree = encode(np.arange(5, dtype="<i2")).tree

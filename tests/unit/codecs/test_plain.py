@@ -25,7 +25,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mltraq_ds import Bunch
-from mltraq_ds.codecs import MAX_DEPTH, Pickled, decode, encode
+from mltraq_ds.codecs import MAX_DEPTH, Member, Pickled, decode, encode
+from mltraq_ds.codecs.naming import member_names
 from mltraq_ds.errors import CorruptBlobError, FormatError, TooDeepError, UnsupportedTypeError
 from mltraq_ds.testing.codec import REFUSALS, MemorySource, content_of, round_trip, sources_of
 
@@ -693,3 +694,15 @@ def test_error_of_the_storage_passes():
     encoded = encode(b"x" * 100_000)
     with pytest.raises(TimeoutError):
         decode(encoded.tree, [Failing("x.bin", b"")])
+
+
+@pytest.mark.parametrize("suffix", ["bin", "x" * 690])
+@pytest.mark.parametrize("name", ["a", "a/b", "", "\ud800", "x" * 300])
+@pytest.mark.parametrize("own", ["", "folder/own.bin"])
+def test_the_only_member_has_the_name_of_a_first_one(name, suffix, own):
+    """The only member of a value is named as it would be with others behind it."""
+    value, other = [1], [2]
+    member = Member(suffix, 1, lambda: [b"1"], own)
+    (only,) = member_names(name, value, [member], [value])
+    first, _ = member_names(name, value, [member, Member("npy", 1, lambda: [b"2"])], [value, other])
+    assert only == first
