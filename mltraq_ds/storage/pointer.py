@@ -22,6 +22,8 @@ SUFFIX = ".remote"
 VERSION = 1
 
 _FORMAT = "mltraq_ds/pointer"
+_MEDIA_TYPE = "application/zip"  # for other tools: a blob is a ZIP file
+_KEYS = {"format", "version", "digest", "size", "index", "media_type", "remotes"}
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 #: Largest file of a pointer (bytes): it is untrusted.
 MAX_SIZE = 1 << 20
@@ -57,15 +59,12 @@ class Pointer:
         ``sha256:…`` of the blob's index, as in references: by it one member can be verified alone.
     remotes : tuple of str
         URLs of the remotes, in the order in which they are asked; without secrets.
-    media_type : str
-        For other tools.
     """
 
     digest: str
     size: int
     index: str
     remotes: tuple[str, ...]
-    media_type: str = "application/zip"
 
     @property
     def name(self) -> str:
@@ -88,7 +87,7 @@ class Pointer:
             "digest": self.digest,
             "size": self.size,
             "index": self.index,
-            "media_type": self.media_type,
+            "media_type": _MEDIA_TYPE,
             "remotes": list(self.remotes),
         }
         return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()
@@ -116,12 +115,16 @@ class Pointer:
                 f"The pointer {key} has layout version {version}, this version of mltraq_ds knows up to {VERSION}. "
                 "Upgrade with 'pip install --upgrade mltraq-ds'."
             )
+        if type(version) is not int or version != VERSION:
+            raise _unreadable(key, f"its 'version' is not {VERSION}")
+        if document.keys() != _KEYS or document["media_type"] != _MEDIA_TYPE:
+            keys = ", ".join(sorted(_KEYS))
+            raise _unreadable(key, f"its keys are not {keys}, or its 'media_type' is not {_MEDIA_TYPE!r}")
         return cls(
             _digest(document, "digest", key),
             _size(document, key),
             _digest(document, "index", key),
             _remotes(document, key),
-            str(document.get("media_type", cls.__dataclass_fields__["media_type"].default)),
         )
 
 

@@ -164,7 +164,7 @@ def strike_each(make, act, fault, look, monkeypatch, step: int = 1) -> None:
         if not storage.fired:
             break
     assert n > 5
-    print(f"{n // step} operations were struck")
+    print(f"{(n - 1) // step} operations were struck")
 
 
 def ways(usual: str) -> list:
@@ -237,7 +237,7 @@ def kill_each(make, tmp_path, name, when, step, look) -> None:
             failure.add_note(f"{name} killed {when} operation {n}; the child said {child.said()}")
             raise
         if is_over:
-            print(f"{n // step} kills")
+            print(f"{(n - 1) // step} kills")
             break
 
 

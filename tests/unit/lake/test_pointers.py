@@ -52,6 +52,11 @@ def test_text_is_the_same_for_the_same_pointer():
         {"remotes": ["relative/path"]},
         {"remotes": ["ftp::s3://x"]},
         {"format": "other"},
+        {"version": 0},
+        {"version": "1"},
+        {"version": True},
+        {"media_type": "text/plain"},
+        {"note": "of a later version, which would say so"},
     ],
 )
 def test_pointers_that_cannot_be_read(change):
@@ -59,6 +64,16 @@ def test_pointers_that_cannot_be_read(change):
     document = json.loads(Pointer(SHA, 7, SHA, ("s3://a",)).to_bytes())
     with pytest.raises(CorruptRecordError, match="pointer k"):
         Pointer.from_bytes(json.dumps({**document, **change}).encode(), "k")
+
+
+@pytest.mark.parametrize("name", ["format", "version", "digest", "size", "index", "media_type", "remotes"])
+def test_pointers_without_a_key(name):
+    """A key that was lost, or has another name because one of its bytes was flipped, is not made up."""
+    data = Pointer(SHA, 7, SHA, ("s3://a",)).to_bytes()
+    for damaged in (json.dumps({k: v for k, v in json.loads(data).items() if k != name}).encode(),
+                    data.replace(name.encode(), name[:-1].encode() + b"_", 1)):  # fmt: skip
+        with pytest.raises(CorruptRecordError, match="pointer k"):
+            Pointer.from_bytes(damaged, "k")
 
 
 @given(
