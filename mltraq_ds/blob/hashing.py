@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeAlias
 
 from zlib_ng import zlib_ng
 
@@ -81,6 +81,7 @@ class Pieces:
     def __init__(self, hasher: Hasher | None) -> None:
         self._hasher = hasher
         self._shas = [hashlib.sha256()]
+        self._queue = hasher.next_queue() if hasher else None
         self._filled = 0
 
     def update(self, view: memoryview, *, is_fresh: bool = False) -> None:
@@ -88,27 +89,32 @@ class Pieces:
         while view.nbytes:
             if self._filled == PIECE:
                 self._shas.append(hashlib.sha256())
+                self._queue = self._hasher.next_queue() if self._hasher else None
                 self._filled = 0
             part, view = view[: PIECE - self._filled], view[PIECE - self._filled :]
             self._filled += part.nbytes
-            if self._hasher is None:
+            if self._hasher is None or self._queue is None:
                 self._shas[-1].update(part)
             else:
-                self._hasher.submit(len(self._shas), self._shas[-1], part, is_fresh)
+                self._hasher.submit(self._queue, self._shas[-1], part, is_fresh)
 
     def digest(self) -> bytes:
         """Return the SHA-256s, one behind the other."""
         return b"".join(sha.digest() for sha in self._shas)
 
 
-class Hasher:
-    """SHA-256 in threads, while another thread writes; they are started by the first large member.
+_Queue: TypeAlias = "SimpleQueue[tuple[Any, memoryview, bool] | None]"
 
-    A piece belongs to one thread, so that its bytes are hashed in their order.
+
+class Hasher:
+    """SHA-256 in threads, while another thread writes; they are started by the first large pieces.
+
+    A piece belongs to one thread, so that its bytes are hashed in their order; the pieces of all members go around.
     """
 
     def __init__(self) -> None:
-        self._queues: list[SimpleQueue[tuple[Any, memoryview, bool] | None]] = []
+        self._queues: list[_Queue] = []
+        self._begun = 0  # pieces
         self._threads: list[threading.Thread] = []
         self._slots = threading.Semaphore(_IN_FLIGHT)
         self._is_abandoned = False
@@ -116,17 +122,20 @@ class Hasher:
 
     def pieces(self, size: int) -> Pieces:
         """Return the digests-to-be of a member of `size` bytes."""
-        if size < INLINE_SIZE:
-            return Pieces(None)
-        for _ in range(len(self._threads), min(sha_size(size) // 32, _cpu_count(), _THREADS_MAX)):
-            self._start_thread()
-        return Pieces(self)
+        return Pieces(None if size < INLINE_SIZE else self)
 
-    def submit(self, number: int, sha: Any, view: memoryview, is_fresh: bool) -> None:
+    def next_queue(self) -> _Queue:
+        """Return the queue of the thread that the next piece goes to."""
+        if len(self._queues) < min(_cpu_count(), _THREADS_MAX):
+            self._start_thread()
+        self._begun += 1
+        return self._queues[(self._begun - 1) % len(self._queues)]
+
+    def submit(self, queue: _Queue, sha: Any, view: memoryview, is_fresh: bool) -> None:
         """Add bytes of a piece to its digest; waits while too many fresh ones are not hashed yet."""
         if is_fresh:
             self._slots.acquire()
-        self._queues[number % len(self._queues)].put((sha, view, is_fresh))
+        queue.put((sha, view, is_fresh))
 
     def finish(self) -> None:
         """Wait until all digests are complete."""
@@ -140,7 +149,7 @@ class Hasher:
         self._end_threads()
 
     def _start_thread(self) -> None:
-        queue: SimpleQueue[tuple[Any, memoryview, bool] | None] = SimpleQueue()
+        queue: _Queue = SimpleQueue()
         thread = threading.Thread(target=self._run, args=(queue,), name="mltraq_ds-sha256", daemon=True)
         thread.start()
         self._queues.append(queue)
@@ -154,7 +163,7 @@ class Hasher:
         self._threads = []
         self._queues = []
 
-    def _run(self, queue: SimpleQueue[tuple[Any, memoryview, bool] | None]) -> None:
+    def _run(self, queue: _Queue) -> None:
         while (job := queue.get()) is not None:
             sha, view, is_fresh = job
             try:

@@ -140,6 +140,26 @@ def test_the_crc_of_a_very_large_view_is_that_of_its_bytes(monkeypatch, size):
     assert hashing.crc_of(views, zlib.crc32(b"first")) == zlib.crc32(b"firstbefore" + data + b"behind")
 
 
+@pytest.mark.parametrize("n_members", [1, 6])
+def test_pieces_of_all_members_are_shared_by_the_threads(monkeypatch, n_members):
+    """Six pieces, of one member or of six, are two for each of three threads, and no thread is started for fewer."""
+    monkeypatch.setattr(hashing, "PIECE", 100_000)
+    monkeypatch.setattr(hashing, "_cpu_count", lambda: 3)
+    used = []
+    next_queue = hashing.Hasher.next_queue
+    monkeypatch.setattr(hashing.Hasher, "next_queue", lambda self: used.append(next_queue(self)) or used[-1])
+    array = np.arange(600_000 // n_members, dtype=np.uint8)
+    packed = pack({f"a{i}": _entry(lambda: [memoryview(array)], array.nbytes) for i in range(n_members)})
+    for _ in packed:
+        pass
+    assert sorted(used.count(queue) for queue in set(used)) == [2, 2, 2]
+    assert _hashing_threads() == []
+    hasher = hashing.Hasher()
+    hasher.pieces(100_000)
+    assert len(_hashing_threads()) == 1
+    hasher.close()
+
+
 def test_an_error_while_hashing_is_not_lost(monkeypatch):
     """If a thread cannot hash, the write fails with what it said."""
 
