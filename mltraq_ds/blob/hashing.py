@@ -128,8 +128,9 @@ class Hasher:
         """Return the queue of the thread that the next piece goes to."""
         if len(self._queues) < min(_cpu_count(), _THREADS_MAX):
             self._start_thread()
+        queue = self._queues[self._begun % len(self._queues)]
         self._begun += 1
-        return self._queues[(self._begun - 1) % len(self._queues)]
+        return queue
 
     def submit(self, queue: _Queue, sha: Any, view: memoryview, is_fresh: bool) -> None:
         """Add bytes of a piece to its digest; waits while too many fresh ones are not hashed yet."""
