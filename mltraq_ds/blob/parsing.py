@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from itertools import chain
 from typing import Any, NamedTuple
 
 import msgpack
 
-from mltraq_ds.blob.hashing import sha_size
+from mltraq_ds.blob.hashing import PIECE, sha_size
 from mltraq_ds.blob.index import FORMAT, INDEX_NAME, KINDS, Row, corrupt, end_of, is_bomb
 from mltraq_ds.blob.zipformat import header_size
 from mltraq_ds.errors import CorruptBlobError, FormatError, InvalidNameError
@@ -22,6 +23,8 @@ _SMALL = 1024  # below (bytes), lies about lengths cost less than a few MiB
 _KEYS = {"format", "kind", "members", "fragments"}
 _ROW_TYPES = ([str, int, int, int, bytes, type(None), int], [str, int, int, int, bytes, str, int])
 _PLAIN_NAME = re.compile(r"(?:[A-Za-z0-9_=~][A-Za-z0-9_=~-]*(?:[./][A-Za-z0-9_=~-]+)*)")
+_PLAIN_NAMES = re.compile(rf"{_PLAIN_NAME.pattern}(?:\n{_PLAIN_NAME.pattern})*")
+_NAME_MAX = 200  # of plain ones (bytes)
 
 
 class Index(NamedTuple):
@@ -91,36 +94,68 @@ def _require_fragments(fragments: object, kind: str) -> None:
         raise ValueError("its fragments are not a map of names")
     if kind != "pack" and set(fragments) != {""}:
         raise ValueError(f"a {kind} has other fragments than ''")
-    for entries in fragments.values():
-        if type(entries) is not dict or not set(map(type, entries)) <= {str}:
-            raise ValueError("a fragment is not a map of keys")
-        if not set(map(type, entries.values())) <= {bytes}:
-            raise ValueError("an entry is not packed")
+    if not set(map(type, fragments.values())) <= {dict}:
+        raise ValueError("a fragment is not a map of keys")
+    if not set(map(type, chain.from_iterable(fragments.values()))) <= {str}:
+        raise ValueError("a fragment is not a map of names")
+    if not set(map(type, chain.from_iterable(map(dict.values, fragments.values())))) <= {bytes}:
+        raise ValueError("an entry is not packed")
 
 
 def _parse_rows(packed: object, blob: str) -> list[Row]:
     if type(packed) is not bytes:
         raise ValueError("its members are not packed")
-    members = unpack_bounded(packed)
-    if type(members) is not list:
+    members = unpack_bounded(packed, use_list=False)  # tuples of plain values cost the garbage collector nothing
+    if type(members) is not tuple:
         raise ValueError("its members are not a list")
+    rows = list(map(Row._make, members)) if _are_plain(members) else _require_rows(members, blob)
+    if len({row.name for row in rows} | {INDEX_NAME}) <= len(rows):
+        raise ValueError("two members have one name")
+    return rows
+
+
+def _are_plain(members: tuple[Any, ...]) -> bool:
+    """Tell whether all of `members` are right as `_require_row` has it, short and not compressed.
+
+    All are looked at together: a pack has ten thousands of them.
+    """
+    if set(map(type, members)) != {tuple} or set(map(len, members)) != {len(Row._fields)}:
+        return False
+    columns: list[tuple[Any, ...]] = list(zip(*members, strict=True))
+    if [set(map(type, column)) for column in columns] != [{kind} for kind in _ROW_TYPES[0]]:
+        return False
+    names, offsets, stored_sizes, crcs, shas, _, sizes = columns
+    text = "\n".join(names)
+    if not _PLAIN_NAMES.fullmatch(text) or text.count("\n") != len(names) - 1 or max(map(len, names)) > _NAME_MAX:
+        return False
+    if min(stored_sizes) < 0 or max(stored_sizes) > PIECE or sizes != stored_sizes:
+        return False
+    if not 0 <= min(crcs) <= max(crcs) < 2**32 or set(map(len, shas)) != {sha_size(0)}:
+        return False
+    end = 0
+    for size, offset, name in zip(stored_sizes, offsets, text.encode().split(b"\n"), strict=True):
+        if offset != end + header_size(name, size, end):
+            return False
+        end = offset + size
+    return True
+
+
+def _require_rows(members: tuple[Any, ...], blob: str) -> list[Row]:
     rows = []
     end = 0
     for parts in members:
         row = _require_row(parts, end, blob)
         end = row.offset + row.stored_size
         rows.append(row)
-    if len({row.name for row in rows} | {INDEX_NAME}) <= len(rows):
-        raise ValueError("two members have one name")
     return rows
 
 
 def _require_row(parts: object, header_offset: int, blob: str) -> Row:
-    if type(parts) is not list or [type(part) for part in parts] not in _ROW_TYPES:
+    if type(parts) is not tuple or [type(part) for part in parts] not in _ROW_TYPES:
         raise ValueError(f"{parts!r:.100} is not a member")
     row = Row(*parts)
     name = row.name.encode("utf-8")
-    if not (_PLAIN_NAME.fullmatch(row.name) and len(name) <= 200):
+    if not (_PLAIN_NAME.fullmatch(row.name) and len(name) <= _NAME_MAX):
         validate_key(row.name, f"name of a member of the blob {blob!r}")
     # Offsets follow from names and sizes, so members cannot overlap or hide bytes between them.
     if row.stored_size < 0 or row.offset != header_offset + header_size(name, row.stored_size, header_offset):
@@ -172,7 +207,7 @@ def _parse_plain_entry(packed: bytes) -> tuple[bytes, list[int], list[Any], byte
     return packed[start:end], [], [], packed[rest:]
 
 
-def unpack_bounded(packed: bytes) -> Any:
+def unpack_bounded(packed: bytes, *, use_list: bool = True) -> Any:
     """Unpack untrusted bytes in memory that is a small multiple of their size.
 
     `msgpack` makes a list as long as a header claims, at every level, before it sees that the bytes end.  Skipping over
@@ -182,4 +217,4 @@ def unpack_bounded(packed: bytes) -> Any:
         unpacker = msgpack.Unpacker(max_buffer_size=len(packed))
         unpacker.feed(packed)
         unpacker.skip()
-    return msgpack.unpackb(packed, max_ext_len=0, unicode_errors="surrogatepass")
+    return msgpack.unpackb(packed, max_ext_len=0, unicode_errors="surrogatepass", use_list=use_list)

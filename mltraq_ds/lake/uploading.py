@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -94,6 +95,7 @@ class Uploader:
         self._is_trusting = is_trusting
         self._wrong = verified.wrong_names(storage)
         self._down: set[str] = set()
+        self._comparing = threading.Lock()
         self._seen: dict[str, dict[str, Stat]] = {}
 
     def upload(
@@ -141,7 +143,10 @@ class Uploader:
             raise DanglingReferenceError(f"Blob {reference.key} is gone from {self.storage.url}: nothing is to upload.")
         if source.size <= _HELD:
             view = source.read(0, source.size)
-            require_intact(_InMemory(reference.key, view), reference)
+            # One at a time: of a pack it is thousands of small steps, and threads that do such steps together spend
+            # more time on handing the interpreter's lock around than on them.  Others hash and write meanwhile.
+            with self._comparing:
+                require_intact(_InMemory(reference.key, view), reference)
             digest = f"sha256:{sha256_of([view])}"
             return Pointer(digest, reference.size, reference.digest, ()), Held(view)
         require_intact(source, reference)

@@ -153,10 +153,11 @@ def open_remote(url: str | os.PathLike[str]) -> Storage:
 
 def _open(remote: RemoteUrl, options: dict[str, Any]) -> Storage:
     from mltraq_ds.storage import open_storage, usually
-    from mltraq_ds.storage.remote import RemoteStorage
 
     if "key" not in options:
         return open_storage(remote.storage_url, storage_options=options or None)
+    from mltraq_ds.storage.remote import RemoteStorage  # heavy, and of no use to folders
+
     usual = usually()
     storage = RemoteStorage(
         remote.storage_url, storage_options=options, on_transfer=usual.on_transfer, client=usual.client

@@ -509,6 +509,36 @@ def test_structured_hostile_indexes(rows, entries, changes):
     _must_be_refused_or_read(_rendered(index, b"xyz"))
 
 
+def _right_rows(sizes):
+    rows, end = [], 0
+    for number, size in enumerate(sizes):
+        name = f"{number}/w.npy"
+        offset = end + z.header_size(name.encode(), size, end)
+        rows.append([name, offset, size, number, bytes(32), None, size])
+        end = offset + size
+    return rows
+
+
+def _tuples(rows):
+    return tuple(tuple(row) if type(row) is list else row for row in rows)
+
+
+@given(
+    sizes=st.lists(st.integers(0, 10_000), min_size=1, max_size=6),
+    position=st.integers(0, 5),
+    field=st.integers(0, 6),
+    value=_anything
+    | st.sampled_from(["a\nb", "a\n", "ä", "a b", "../x", "a/", "x" * 201, 2**24 + 1, bytes(64), "zstd"]),
+)
+def test_rows_looked_at_together(sizes, position, field, value):
+    """What passes for right when all rows are looked at together is right one by one, too; and right ones do pass."""
+    rows = _right_rows(sizes)
+    assert parsing._are_plain(_tuples(rows))
+    rows[position % len(rows)][field] = value
+    if parsing._are_plain(_tuples(rows)):
+        assert parsing._require_rows(_tuples(rows), "exp/0a1b") == [parsing.Row(*row) for row in rows]
+
+
 @pytest.fixture(scope="module")
 def make_blob_bytes():
     """A pack with everything in it."""
