@@ -11,7 +11,7 @@ import sys
 import sysconfig
 
 from bench.rows import ROWS
-from bench.work import Work, touch
+from bench.work import Work
 
 
 def main() -> None:
@@ -31,7 +31,6 @@ def main() -> None:
             answer({"skipped": f"{program} is not installed: pip install {package}"})
             return
     os.chdir(order["folder"])
-    touch(2 * order["size"].get("touch_bytes", 0))
     work = Work(order["folder"], order["size"], order["round"], order["is_watched"])
     getattr(contestant(work), order["phase"])()
     answer({"figures": work.figures})

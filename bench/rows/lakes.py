@@ -86,7 +86,7 @@ ROWS = [
         "20,000 small DataStores uploaded to a remote in a folder",
         phases=("make", "upload"),
         contestants=(Copy, Ours),
-        full={"count": 20_000},
+        full={"count": 20_000, "touch_bytes": 128 * 2**20},
         labels=("first", "second"),
         targets=(
             Target("first", "parallel copy + fsync", 1.25),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from typing import Any, TypeAlias
 from zlib_ng import zlib_ng
 
 from mltraq_ds.storage.base import Buffer
+from mltraq_ds.storage.parallel import core_count
 
 __all__ = ["INLINE_SIZE", "PIECE", "Hasher", "checksums_of", "crc_of", "flat", "sha_of", "sha_size"]
 
@@ -50,7 +50,7 @@ def checksums_of(content: bytes) -> tuple[int, bytes]:
 
 
 def _crc_in_threads(view: memoryview, crc32: int) -> int:
-    share = -(-view.nbytes // min(_cpu_count(), _THREADS_MAX))
+    share = -(-view.nbytes // min(core_count(), _THREADS_MAX))
     first, *others = (view[start : start + share] for start in range(0, view.nbytes, share))
     if not others:
         return zlib_ng.crc32(first, crc32)
@@ -126,7 +126,7 @@ class Hasher:
 
     def next_queue(self) -> _Queue:
         """Return the queue of the thread that the next piece goes to."""
-        if len(self._queues) < min(_cpu_count(), _THREADS_MAX):
+        if len(self._queues) < min(core_count(), _THREADS_MAX):
             self._start_thread()
         queue = self._queues[self._begun % len(self._queues)]
         self._begun += 1
@@ -178,10 +178,3 @@ class Hasher:
                 del job, view
                 if is_fresh:
                     self._slots.release()
-
-
-def _cpu_count() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # pragma: no cover — macOS, Windows
-        return os.cpu_count() or 1

@@ -1,16 +1,25 @@
-"""A few requests at a time, in the order in which they were asked for."""
+"""Work that is done several at a time: how many, and in the order in which it was asked for."""
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-__all__ = ["in_parallel"]
+__all__ = ["core_count", "in_parallel"]
 
 A = TypeVar("A")
 B = TypeVar("B")
+
+
+def core_count() -> int:
+    """Return how many cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # pragma: no cover — macOS, Windows
+        return os.cpu_count() or 1
 
 
 def in_parallel(work: Callable[[A], B], arguments: Iterator[A], count: int) -> Iterator[B]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 import random
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 from mltraq_ds.errors import RunError, RunFailedWarning, UsageError, WorkerDiedError
 from mltraq_ds.place import Place, Unreachable, shareable
 from mltraq_ds.settings import Settings, options
+from mltraq_ds.storage.parallel import core_count
 from mltraq_ds.tracking.run import Run, Step
 
 __all__ = ["BACKENDS", "execute_runs"]
@@ -112,7 +112,7 @@ def execute_runs(
         raise UsageError(f"execution.backend {backend!r} is unknown. Use one of {', '.join(BACKENDS)}.")
     if n_jobs == 0 or n_jobs < -1:
         raise UsageError(f"n_jobs={n_jobs} is refused. Use a positive number, or -1 for one worker a processor.")
-    workers = min(_processors() if n_jobs == -1 else n_jobs, max(len(runs), 1))
+    workers = min(core_count() if n_jobs == -1 else n_jobs, max(len(runs), 1))
     shared = place if backend in ("sequential", "threading") or workers == 1 else shareable(place)
     given = None if backend == "sequential" or workers == 1 else settings
     tasks = [_Task(run, steps, shared, random_seed + position, given) for position, run in enumerate(runs)]
@@ -143,10 +143,6 @@ def _worker_died(runs: Sequence[Run], executed: Sequence[Run], error: Exception)
         f"({str(error).partition('.')[0]}); they are in the experiment, with their results, and can be persisted. Not "
         f"executed: {shown}. Use fewer n_jobs if memory was short, or look for the run whose step ends the process."
     )
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _results(tasks: list[_Task], workers: int, backend: str | None) -> Iterator[Run]:

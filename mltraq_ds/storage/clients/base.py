@@ -14,13 +14,16 @@ from typing import Any, ClassVar
 from mltraq_ds.errors import CorruptBlobError, KeyExistsError, KeyMissingError
 from mltraq_ds.storage.base import Stat
 from mltraq_ds.storage.body import Body, parts_of
-from mltraq_ds.storage.parallel import in_parallel
+from mltraq_ds.storage.parallel import core_count, in_parallel
 from mltraq_ds.storage.requests import Requests
 
 __all__ = ["Client", "Progress", "told"]
 
 #: Called with the number of bytes that have arrived since the last call.
 Progress = Callable[[int], object]
+
+#: Parts that are under way on a machine of any size: the way to a service is long, too.
+_FEW_PARTS = 4
 
 
 def _nothing(count: int) -> None:
@@ -73,6 +76,11 @@ class Client(ABC):
         self.root = root
         self.requests = requests
         self.url = url
+
+    @property
+    def parts_at_a_time(self) -> int:
+        """How many parts of one key are under way: more than twice as many as cores only wait for each other."""
+        return min(self.requests.concurrency, max(_FEW_PARTS, 2 * core_count()))
 
     def path(self, key: str) -> str:
         """Return the path of a key in the filesystem."""
@@ -135,7 +143,7 @@ class Client(ABC):
 
         try:
             bodies = enumerate(parts_of(views, part_size), start=1)
-            pieces = list(in_parallel(send, bodies, self.requests.concurrency))
+            pieces = list(in_parallel(send, bodies, self.parts_at_a_time))
             check()
             self._create(key, stamp, lambda left: self._finish(key, upload, pieces, stamp, create, left))
         except BaseException:
@@ -184,7 +192,7 @@ class Client(ABC):
         if len(starts) == 1:
             fetch(0)
         else:
-            for _ in in_parallel(fetch, iter(starts), self.requests.concurrency):
+            for _ in in_parallel(fetch, iter(starts), self.parts_at_a_time):
                 pass
 
     def unfinished(self, prefix: str) -> Iterator[Stat]:

@@ -107,7 +107,7 @@ class ObstoreClient(Client):
             attributes={self._stamp: stamp},
             use_multipart=True,
             chunk_size=max(self.part_size, -(-size // self.max_parts)),
-            max_concurrency=self.requests.concurrency,
+            max_concurrency=self.parts_at_a_time,
         )
 
     def _put(self, key: str, body: Body, stamp: str, create: bool, left: float) -> None:

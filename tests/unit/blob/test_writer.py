@@ -134,7 +134,7 @@ def test_no_thread_survives_an_error():
 def test_the_crc_of_a_very_large_view_is_that_of_its_bytes(monkeypatch, size):
     """Several threads share it; what they find is one CRC-32, as zlib knows it."""
     monkeypatch.setattr(hashing, "_CRC_IN_THREADS", 100_000)
-    monkeypatch.setattr(hashing, "_cpu_count", lambda: 3)
+    monkeypatch.setattr(hashing, "core_count", lambda: 3)
     data = np.random.default_rng(size).bytes(size)
     views = [memoryview(b"before"), memoryview(data), memoryview(b"behind")]
     assert hashing.crc_of(views, zlib.crc32(b"first")) == zlib.crc32(b"firstbefore" + data + b"behind")
@@ -144,7 +144,7 @@ def test_the_crc_of_a_very_large_view_is_that_of_its_bytes(monkeypatch, size):
 def test_pieces_of_all_members_are_shared_by_the_threads(monkeypatch, n_members):
     """Six pieces, of one member or of six, are two for each of three threads, and no thread is started for fewer."""
     monkeypatch.setattr(hashing, "PIECE", 100_000)
-    monkeypatch.setattr(hashing, "_cpu_count", lambda: 3)
+    monkeypatch.setattr(hashing, "core_count", lambda: 3)
     used = []
     next_queue = hashing.Hasher.next_queue
     monkeypatch.setattr(hashing.Hasher, "next_queue", lambda self: used.append(next_queue(self)) or used[-1])

@@ -11,7 +11,9 @@ from mltraq_ds.errors import KeyExistsError, KeyMissingError, StorageError
 from mltraq_ds.storage import answers, requests
 from mltraq_ds.storage.access import Access
 from mltraq_ds.storage.body import Body, parts_of
+from mltraq_ds.storage.clients import base
 from mltraq_ds.storage.parallel import in_parallel
+from mltraq_ds.storage.remote import RemoteStorage
 from mltraq_ds.storage.requests import Requests
 
 
@@ -240,6 +242,16 @@ def test_parts(sizes):
     parts = list(parts_of(views, 10))
     assert b"".join(part.read() for part in parts) == b"".join(views)
     assert all(part.size == 10 for part in parts[:-1])
+
+
+@pytest.mark.parametrize(
+    ("cores", "concurrency", "parts"), [(1, 16, 4), (2, 16, 4), (6, 16, 12), (64, 16, 16), (8, 3, 3)]
+)
+def test_parts_at_a_time(monkeypatch, cores, concurrency, parts):
+    """So many parts of one key are under way as the cores can serve, never more than requests may be."""
+    monkeypatch.setattr(base, "core_count", lambda: cores)
+    storage = RemoteStorage("memory://parts", concurrency=concurrency)
+    assert storage._client().parts_at_a_time == parts
 
 
 def test_in_parallel_takes_no_more_than_it_can_hold():
