@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mltraq_ds.blob import Blob, StoredEntry
-from mltraq_ds.codecs import encode
+from mltraq_ds.codecs import encode, prepare_to_decode
 from mltraq_ds.codecs.naming import type_name
 from mltraq_ds.errors import CorruptBlobError, DanglingReferenceError, MltraqDSError, UsageError
 from mltraq_ds.ids import key_from_url
@@ -47,6 +47,7 @@ class Origin:
         self._names = names
         self._nested = nested
         self._entries: Mapping[str, StoredEntry] | None = None
+        prepare_to_decode()
 
     @property
     def names(self) -> Sequence[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ __all__ = [
     "Pickled",
     "decode",
     "encode",
+    "prepare_to_decode",
     "register",
 ]
 
@@ -140,6 +142,14 @@ def decode(
         If the library of a value is not installed.
     """
     return (_decode_tree or _import_decoder())(tree, members, codec_named, nested, allow_pickle)
+
+
+def prepare_to_decode() -> None:
+    """Import what decodes, so that the first value that a process reads does not take the time."""
+    if _decode_tree is None:
+        _import_decoder()
+        if "numpy" in sys.modules:
+            _instance("numpy.ndarray/1")
 
 
 def _import_encoder() -> Callable[..., Encoded]:

@@ -89,6 +89,7 @@ class Database:
 
     def _start(self) -> None:
         self._pid = os.getpid()
+        self._is_sqlite = self._url.get_backend_name() == "sqlite"
         self._lock = threading.Lock()
         self._opened: _Opened | None = None
         self._closer: weakref.finalize[..., Any] | None = None
@@ -147,8 +148,7 @@ class Database:
         with self._translating():
             opened = self._open()
             # Threads of one process queue here: SQLite itself only polls, and the unlucky one starves.
-            is_sqlite = self._url.get_backend_name() == "sqlite"
-            with self._alone(opened) if is_sqlite else nullcontext(), opened.writer.begin() as connection:
+            with self._alone(opened) if self._is_sqlite else nullcontext(), opened.writer.begin() as connection:
                 yield connection
 
     def transact(self, work: Callable[[Connection], T]) -> T:
@@ -245,7 +245,7 @@ class Database:
                 opened = self._opened = _Opened(self._url, **self._settings)
                 self._closer = weakref.finalize(self, _close, opened.reader, opened.pid)
             if not opened.is_ready:
-                ensure_schema(opened.reader, opened.writer)
+                ensure_schema(opened.reader, opened.writer, is_new=self._is_sqlite and self._file_id() is None)
                 opened.file_id = self._file_id()
                 opened.is_ready = True
             return opened
@@ -259,7 +259,7 @@ class Database:
         self._inherited = inherited
 
     def _file_id(self) -> tuple[int, int] | None:
-        if self._url.get_backend_name() != "sqlite" or self.is_in_memory:
+        if not self._is_sqlite or self.is_in_memory:
             return None
         try:
             status = os.stat(str(self._url.database))

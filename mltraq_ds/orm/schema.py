@@ -21,20 +21,22 @@ _READ = "SELECT version FROM mltraq_schema_version"
 _LOCK_NUMBER = 0x6D6C7472  # "mltr": the lock is shared with nobody else in the database
 
 
-def ensure_schema(reader: Engine, writer: Engine) -> None:
+def ensure_schema(reader: Engine, writer: Engine, *, is_new: bool = False) -> None:
     """Create the tables that are missing; safe when several processes do so at once.
 
     Parameters
     ----------
     reader, writer : Engine
         The same database; transactions of `writer` take the write lock at their start.
+    is_new : bool
+        Whether the database was just made, so that a look at the tables would only find none.
 
     Raises
     ------
     FormatError
         If the tables were made by a newer version of the library.  Nothing was changed.
     """
-    version = read_version(reader)
+    version = None if is_new else read_version(reader)
     if version is None or version < SCHEMA_VERSION:  # each version has only added tables to the one before
         with writer.begin() as connection:
             version = _create(connection)
