@@ -36,6 +36,7 @@ class _Opened:
         self.lock = threading.Lock()
         self.reader = make_engine(url, **settings)
         self.writer = self.reader.execution_options(mltraq_write=True)
+        self.later_writer = self.reader.execution_options(mltraq_write=True, mltraq_later=True)
         self.file_id: tuple[int, int] | None = None
         self.is_ready = False
 
@@ -135,10 +136,10 @@ class Database:
                 yield connection  # closing rolls back
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, *, is_durable: bool = True) -> Iterator[Connection]:
         """Give a connection in a transaction that is committed at the end, or rolled back on any error.
 
-        Do nothing slow inside: other writers wait.
+        Do nothing slow inside: other writers wait.  One that need not be durable at once is with the next that is.
 
         Raises
         ------
@@ -147,20 +148,21 @@ class Database:
         """
         with self._translating():
             opened = self._open()
+            engine = opened.writer if is_durable else opened.later_writer
             # Threads of one process queue here: SQLite itself only polls, and the unlucky one starves.
-            with self._alone(opened) if self._is_sqlite else nullcontext(), opened.writer.begin() as connection:
+            with self._alone(opened) if self._is_sqlite else nullcontext(), engine.begin() as connection:
                 yield connection
 
-    def transact(self, work: Callable[[Connection], T]) -> T:
+    def transact(self, work: Callable[[Connection], T], *, is_durable: bool = True) -> T:
         """Run `work` in one transaction, and again from the start where another writer was faster."""
         for _ in range(_ATTEMPTS - 1):
             try:
-                with self.write() as connection:
+                with self.write(is_durable=is_durable) as connection:
                     return work(connection)
             except sa.exc.DBAPIError as error:
                 if not is_race(error):
                     raise
-        with self.write() as connection:
+        with self.write(is_durable=is_durable) as connection:
             return work(connection)
 
     def ping(self) -> None:
@@ -170,8 +172,7 @@ class Database:
 
     def tables_version(self) -> int | None:
         """Return the version of our tables, or None without them; unlike any other use, looking makes nothing."""
-        opened = self._opened
-        if opened is not None and opened.is_ready and opened.file_id == self._file_id():
+        if (opened := self._opened) is not None and opened.is_ready and opened.file_id == self._file_id():
             return SCHEMA_VERSION
         with self._translating():
             return find_version(self._url, self._settings)
@@ -238,21 +239,20 @@ class Database:
         with self._lock:
             opened = self._opened
             if opened is not None and opened.is_ready and opened.file_id != self._file_id():
-                # Somebody removed or replaced the file: our connections would go on in a file that has no name.
-                self._close_now()
+                self._close_now()  # the file was removed or replaced: connections would go on in one without a name
                 opened = None
             if opened is None:
                 opened = self._opened = _Opened(self._url, **self._settings)
                 self._closer = weakref.finalize(self, _close, opened.reader, opened.pid)
             if not opened.is_ready:
-                ensure_schema(opened.reader, opened.writer, is_new=self._is_sqlite and self._file_id() is None)
+                ensure_schema(opened.reader, opened.later_writer, is_new=self._is_sqlite and self._file_id() is None)
                 opened.file_id = self._file_id()
                 opened.is_ready = True
             return opened
 
     def _leave_parent(self) -> None:
-        # After a fork: the parent's connections are kept, unused and unclosed, because closing them would end the
-        # parent's conversation; its lock may be held for ever by a thread that does not exist here.
+        # After a fork: the parent's connections are kept, unused and unclosed, because closing would end its
+        # conversation; its lock may be held for ever by a thread that does not exist here.
         inherited = [*self._inherited, *([self._opened] if self._opened else [])]
         self._is_copy = True
         self._start()

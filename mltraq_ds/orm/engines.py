@@ -69,25 +69,31 @@ def _make_sqlite(url: URL, *, echo: bool, timeout_s: float, durability: str) -> 
         engine = sa.create_engine(
             url, echo=echo, hide_parameters=True, poolclass=sa.QueuePool, pool_timeout=timeout_s, connect_args=arguments
         )
-    # OFF keeps the promise of "relaxed": no fsync at all.
-    synchronous = "FULL" if durability == "full" else "OFF"
+    # OFF keeps the promise of "relaxed": no fsync at all.  NORMAL: a power cut may undo the last commits, as a whole and
+    # in order, so that the next FULL one makes those before it durable too (sqlite.org/pragma.html#pragma_synchronous).
+    at_once, later = ("FULL", "NORMAL") if durability == "full" else ("OFF", "OFF")
 
-    def set_up(connection: Any, _: ConnectionPoolEntry) -> None:
+    def set_up(connection: Any, entry: ConnectionPoolEntry) -> None:
         connection.execute("PRAGMA foreign_keys=ON")
-        connection.execute(f"PRAGMA synchronous={synchronous}")
+        connection.execute(f"PRAGMA synchronous={later}")  # what WAL is begun with is an empty file
         if not is_in_memory(url):
             _use_wal(connection, timeout_s)
+        entry.info["synchronous"] = later
+
+    def begin(connection: Connection) -> None:
+        options = connection.get_execution_options()
+        is_write = options.get("mltraq_write", False)
+        wanted = later if options.get("mltraq_later", False) else at_once
+        if is_write and connection.info["synchronous"] != wanted:
+            connection.exec_driver_sql(f"PRAGMA synchronous={wanted}")
+            connection.info["synchronous"] = wanted
+        # A deferred transaction that writes after it has read fails with "database is locked" without waiting when
+        # another one wrote in between; one that takes the write lock first waits its turn.
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")
 
     sa.event.listen(engine, "connect", set_up)
-    sa.event.listen(engine, "begin", _begin)
+    sa.event.listen(engine, "begin", begin)
     return engine
-
-
-def _begin(connection: Connection) -> None:
-    # A deferred transaction that writes after it has read fails with "database is locked" without waiting when another
-    # one wrote in between; one that takes the write lock first waits its turn.
-    is_write = connection.get_execution_options().get("mltraq_write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")
 
 
 def _use_wal(connection: Any, timeout_s: float) -> None:

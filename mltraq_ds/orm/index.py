@@ -158,17 +158,20 @@ class Index:
         """Drop the rows of experiments deleted before a time, when no late writer is expected; return how many."""
         return self.database.transact(lambda connection: statements.forget_deleted(connection, self.store_id, before))
 
-    def register_store(self, url: str) -> None:
+    def register_store(self, url: str, *, is_durable: bool = True) -> None:
         """Note that everything in the store is indexed: it is new and empty, or it was just read in.
 
         Parameters
         ----------
         url : str
             Where it is, without secrets, for people.
+        is_durable : bool
+            Whether a power cut must not make it forgotten before the next write does.
         """
         now = datetime.now(UTC)
         self.database.transact(
-            lambda connection: statements.ensure_store(connection, self.store_id, url=url, indexed_at=now)
+            lambda connection: statements.ensure_store(connection, self.store_id, url=url, indexed_at=now),
+            is_durable=is_durable,
         )
 
     def knows_store(self) -> bool:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from mltraq_ds.orm import names
+from mltraq_ds.orm.queries import STORE
 from mltraq_ds.orm.rows import BlobRow, ExperimentRow, RunRow, name_key
 from mltraq_ds.orm.single_rows import CollectedRow, DocumentRow, SingleRow, digest_key
 from mltraq_ds.orm.tables import CURRENT, DELETED, blobs, documents, experiments, records, runs, stores
@@ -55,7 +56,6 @@ _INSERT_DOCUMENTS = documents.insert()
 _FORGET = experiments.delete().where(
     _e.store_id == sa.bindparam("of_store"), _e.state == DELETED, _e.persisted_at < sa.bindparam("before")
 )
-_STORE = sa.select(stores.c.url).where(stores.c.store_id == sa.bindparam("of_store"))
 _INSERT_STORE = stores.insert()
 _UPDATE_STORE = stores.update().where(stores.c.store_id == sa.bindparam("of_store"))
 
@@ -72,7 +72,7 @@ def ensure_store(
     connection: Connection, store_id: str, *, url: str | None = None, indexed_at: datetime | None = None
 ) -> None:
     """Have a row for the store; set its URL and the time at which it was read in if given."""
-    is_known = connection.execute(_STORE, {"of_store": store_id}).one_or_none() is not None
+    is_known = connection.execute(STORE, {"of_store": store_id}).one_or_none() is not None
     if not is_known:
         row = {"store_id": store_id, "url": url or "", "seen_at": datetime.now(UTC), "indexed_at": indexed_at}
         connection.execute(_INSERT_STORE, row)

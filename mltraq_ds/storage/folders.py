@@ -82,6 +82,7 @@ class Root:
             os.mkdir(path)
         if self._is_durable:
             writing.sync_folder(above)
+            self._flushed.add(path)
 
     def make_new(self, path: str) -> None:
         """Make a folder that must be new and flush its name; it is empty, so there is nothing in it to flush."""

@@ -138,7 +138,7 @@ class Session(Upkeep):
                 index = self._index = Index(self.database, layout.store_id(self.storage))
             self._is_known = self._is_known or index.knows_store()
             if not self._is_known and not layout.has_experiments(self.storage):
-                index.register_store(self.storage.url)  # new, or its maker was killed before it came to this
+                index.register_store(self.storage.url, is_durable=False)  # new, or its maker was killed before this
                 self._is_known = True
             return index
 

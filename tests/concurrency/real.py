@@ -164,9 +164,9 @@ class TurnDatabase(Database):
         self.pause("read")
         return super().read()
 
-    def write(self) -> Any:
+    def write(self, *, is_durable: bool = True) -> Any:
         self.pause("write")
-        return super().write()
+        return super().write(is_durable=is_durable)
 
 
 class RealWorld:

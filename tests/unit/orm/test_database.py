@@ -69,13 +69,16 @@ def test_a_relative_path_is_fixed_at_construction(tmp_path, monkeypatch):
     assert Database("sqlite:///~/x.db").url == f"sqlite:///{tmp_path}/x.db"
 
 
-@pytest.mark.parametrize(("durability", "synchronous"), [("full", 2), ("relaxed", 0)])
-def test_sqlite_settings(path, durability, synchronous):
-    """Write-ahead log, foreign keys, and fsync unless told otherwise."""
+@pytest.mark.parametrize(("durability", "synchronous", "later"), [("full", 2, 1), ("relaxed", 0, 0)])
+def test_sqlite_settings(path, durability, synchronous, later):
+    """Write-ahead log, foreign keys, and fsync unless told otherwise, by each writer in turn on one connection."""
     database = Database(f"sqlite:///{path}", durability=durability)
     assert pragma(database, "journal_mode") == "wal"
     assert pragma(database, "foreign_keys") == 1
-    assert pragma(database, "synchronous") == synchronous
+    for is_durable in (True, False, False, True):
+        with database.write(is_durable=is_durable) as connection:
+            found = connection.exec_driver_sql("PRAGMA synchronous").scalar()
+        assert found == (synchronous if is_durable else later)
     assert pragma(database, "busy_timeout") == 30_000
     database.close()
 
