@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import platformdirs
+
 from mltraq_ds.errors import UsageError
 from mltraq_ds.option_environment import HOME
 from mltraq_ds.option_layer import Layer, collected
@@ -41,8 +43,6 @@ class _Place:
 
 def user_folder() -> Path:
     """Return the folder where this user's configuration belongs on this system; it need not exist."""
-    import platformdirs
-
     return platformdirs.user_config_path("mltraq_ds", appauthor=False)
 
 

@@ -70,7 +70,7 @@ def _make_sqlite(url: URL, *, echo: bool, timeout_s: float, durability: str) -> 
             url, echo=echo, hide_parameters=True, poolclass=sa.QueuePool, pool_timeout=timeout_s, connect_args=arguments
         )
     # OFF keeps the promise of "relaxed": no fsync at all.  NORMAL: a power cut may undo the last commits, each whole,
-    # and in order, so that the next FULL one makes those before it durable too: sqlite.org/pragma.html#pragma_synchronous
+    # and in order, so that the next FULL one makes those durable too: https://sqlite.org/pragma.html#pragma_synchronous
     at_once, later = ("FULL", "NORMAL") if durability == "full" else ("OFF", "OFF")
 
     def set_up(connection: Any, entry: ConnectionPoolEntry) -> None:
