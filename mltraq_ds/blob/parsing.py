@@ -23,7 +23,6 @@ _SMALL = 1024  # below (bytes), lies about lengths cost less than a few MiB
 _KEYS = {"format", "kind", "members", "fragments"}
 _ROW_TYPES = ([str, int, int, int, bytes, type(None), int], [str, int, int, int, bytes, str, int])
 _PLAIN_NAME = re.compile(r"(?:[A-Za-z0-9_=~][A-Za-z0-9_=~-]*(?:[./][A-Za-z0-9_=~-]+)*)")
-_PLAIN_NAMES = re.compile(rf"{_PLAIN_NAME.pattern}(?:\n{_PLAIN_NAME.pattern})*")
 _NAME_MAX = 200  # of plain ones (bytes)
 
 
@@ -125,15 +124,14 @@ def _are_plain(members: tuple[Any, ...]) -> bool:
     if [set(map(type, column)) for column in columns] != [{kind} for kind in _ROW_TYPES[0]]:
         return False
     names, offsets, stored_sizes, crcs, shas, _, sizes = columns
-    text = "\n".join(names)
-    if not _PLAIN_NAMES.fullmatch(text) or text.count("\n") != len(names) - 1 or max(map(len, names)) > _NAME_MAX:
+    if max(map(len, names)) > _NAME_MAX or not all(map(_PLAIN_NAME.fullmatch, names)):
         return False
     if min(stored_sizes) < 0 or max(stored_sizes) > PIECE or sizes != stored_sizes:
         return False
     if not 0 <= min(crcs) <= max(crcs) < 2**32 or set(map(len, shas)) != {sha_size(0)}:
         return False
     end = 0
-    for size, offset, name in zip(stored_sizes, offsets, text.encode().split(b"\n"), strict=True):
+    for size, offset, name in zip(stored_sizes, offsets, map(str.encode, names), strict=True):
         if offset != end + header_size(name, size, end):
             return False
         end = offset + size

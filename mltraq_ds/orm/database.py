@@ -245,7 +245,7 @@ class Database:
                 opened = self._opened = _Opened(self._url, **self._settings)
                 self._closer = weakref.finalize(self, _close, opened.reader, opened.pid)
             if not opened.is_ready:
-                ensure_schema(opened.reader, opened.later_writer, is_new=self._is_sqlite and self._file_id() is None)
+                ensure_schema(opened.reader, opened.later_writer)
                 opened.file_id = self._file_id()
                 opened.is_ready = True
             return opened

@@ -75,16 +75,17 @@ def _make_sqlite(url: URL, *, echo: bool, timeout_s: float, durability: str) -> 
 
     def set_up(connection: Any, entry: ConnectionPoolEntry) -> None:
         connection.execute("PRAGMA foreign_keys=ON")
-        connection.execute(f"PRAGMA synchronous={later}")  # what WAL is begun with is an empty file
+        connection.execute(f"PRAGMA synchronous={at_once}")
         if not is_in_memory(url):
-            _use_wal(connection, timeout_s)
-        entry.info["synchronous"] = later
+            _use_wal(connection, timeout_s, later)
+        entry.info["synchronous"] = None  # set anew before the first write
 
     def begin(connection: Connection) -> None:
         options = connection.get_execution_options()
         is_write = options.get("mltraq_write", False)
         wanted = later if options.get("mltraq_later", False) else at_once
         if is_write and connection.info["synchronous"] != wanted:
+            connection.info["synchronous"] = None  # an interrupt in between must not leave it in doubt
             connection.exec_driver_sql(f"PRAGMA synchronous={wanted}")
             connection.info["synchronous"] = wanted
         # A deferred transaction that writes after it has read fails with "database is locked" without waiting when
@@ -96,7 +97,7 @@ def _make_sqlite(url: URL, *, echo: bool, timeout_s: float, durability: str) -> 
     return engine
 
 
-def _use_wal(connection: Any, timeout_s: float) -> None:
+def _use_wal(connection: Any, timeout_s: float, synchronous: str) -> None:
     # The mode is kept in the file.  Changing it does not wait for other connections (SQLite does not call its busy
     # handler there), so that two processes opening a new file would fail.
     import sqlite3
@@ -105,6 +106,8 @@ def _use_wal(connection: Any, timeout_s: float) -> None:
     while True:
         try:
             if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                if connection.execute("PRAGMA page_count").fetchone()[0] == 0:  # nothing that a power cut could damage
+                    connection.execute(f"PRAGMA synchronous={synchronous}")
                 connection.execute("PRAGMA journal_mode=WAL").fetchone()
             return
         except sqlite3.OperationalError as error:

@@ -11,6 +11,7 @@ from mltraq_ds.orm import tables
 from mltraq_ds.orm.ddl import SQLITE
 from mltraq_ds.orm.failures import is_missing_table
 from mltraq_ds.orm.mariadb import is_mariadb, lock_schema, table_text
+from mltraq_ds.orm.urls import is_new
 
 __all__ = ["SCHEMA_VERSION", "ensure_schema", "read_version"]
 
@@ -21,25 +22,28 @@ _READ = "SELECT version FROM mltraq_schema_version"
 _LOCK_NUMBER = 0x6D6C7472  # "mltr": the lock is shared with nobody else in the database
 
 
-def ensure_schema(reader: Engine, writer: Engine, *, is_new: bool = False) -> None:
+def ensure_schema(reader: Engine, writer: Engine) -> None:
     """Create the tables that are missing; safe when several processes do so at once.
 
     Parameters
     ----------
     reader, writer : Engine
         The same database; transactions of `writer` take the write lock at their start.
-    is_new : bool
-        Whether the database was just made, so that a look at the tables would only find none.
 
     Raises
     ------
     FormatError
         If the tables were made by a newer version of the library.  Nothing was changed.
     """
-    version = None if is_new else read_version(reader)
+    version = None if is_new(reader.url) else read_version(reader)  # an error of SQLAlchemy's takes a millisecond
     if version is None or version < SCHEMA_VERSION:  # each version has only added tables to the one before
         with writer.begin() as connection:
-            version = _create(connection)
+            _refuse_newer(_create(connection), reader)  # inside: what was made is undone
+    else:
+        _refuse_newer(version, reader)
+
+
+def _refuse_newer(version: int, reader: Engine) -> None:
     if version > SCHEMA_VERSION:
         raise FormatError(
             f"The database {reader.url.database!r} cannot be used because its tables have version {version} and this "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from urllib.parse import quote
@@ -11,7 +12,16 @@ from sqlalchemy.engine import URL
 
 from mltraq_ds.errors import UsageError
 
-__all__ = ["URL", "check_schema", "hide_secrets", "is_in_memory", "parse_url", "remove_secrets", "where_passwords_are"]
+__all__ = [
+    "URL",
+    "check_schema",
+    "hide_secrets",
+    "is_in_memory",
+    "is_new",
+    "parse_url",
+    "remove_secrets",
+    "where_passwords_are",
+]
 
 # A name without a driver means the driver our extras install.
 _DRIVERS = {
@@ -50,6 +60,13 @@ def is_in_memory(url: URL) -> bool:
     return url.get_backend_name() == "sqlite" and (
         database in ("", ":memory:") or ":memory:" in database or url.query.get("mode") == "memory"
     )
+
+
+def is_new(url: URL) -> bool:
+    """Tell whether a database of SQLite has no file yet, as far as its URL says where that is."""
+    path = str(url.database)
+    is_sqlite = url.get_backend_name() == "sqlite"
+    return is_sqlite and (is_in_memory(url) or not (path.startswith("file:") or os.path.lexists(path)))
 
 
 def hide_secrets(url: URL) -> str:

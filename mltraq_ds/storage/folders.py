@@ -80,9 +80,13 @@ class Root:
         self.make(above)
         with suppress(FileExistsError):  # another writer was faster
             os.mkdir(path)
-        if self._is_durable:
-            writing.sync_folder(above)
+        if not self._is_durable:
+            return
+        if path.startswith(self.path.rstrip(os.sep) + os.sep):
+            self.flush(above)  # somebody else may have made it, and not have come to flushing its own name
             self._flushed.add(path)
+        else:
+            writing.sync_folder(above)
 
     def make_new(self, path: str) -> None:
         """Make a folder that must be new and flush its name; it is empty, so there is nothing in it to flush."""

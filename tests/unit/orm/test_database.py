@@ -17,7 +17,7 @@ import pytest
 import sqlalchemy as sa
 
 from mltraq_ds.errors import DatabaseUnavailableError, FormatError, MissingExtraError, UsageError
-from mltraq_ds.orm import ddl, engines, models, schema, tables
+from mltraq_ds.orm import ddl, engines, models, schema, tables, urls
 from mltraq_ds.orm.database import Database
 from mltraq_ds.orm.index import Index
 from tests.unit.orm.index_suite import an_experiment, never_asked, race_of_processes, some_blobs, some_runs
@@ -173,6 +173,56 @@ def test_a_newer_version_is_refused(path, database):
     with pytest.raises(FormatError, match=r"version 99.*knows 3.*Upgrade"):
         newer.ping()
     newer.close()
+
+
+def test_a_newer_version_that_comes_at_the_last_moment(path, database, monkeypatch):
+    """A database that another library makes between the look and the first statement is left as it is, too."""
+    database.ping()
+    database.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE mltraq_schema_version SET version = 99")
+        connection.execute("DROP TABLE mltraq_documents")
+    monkeypatch.setattr(schema, "is_new", lambda url: True)
+    newer = Database(f"sqlite:///{path}")
+    with pytest.raises(FormatError, match="version 99"):
+        newer.ping()
+    newer.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert "mltraq_documents" not in {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+
+
+def test_what_is_new(tmp_path):
+    """A file that is there is looked into, however its URL spells it; one that is not has no tables yet."""
+    there = tmp_path / "there.db"
+    there.touch()
+    (tmp_path / "link.db").symlink_to(tmp_path / "nowhere.db")
+    found = {
+        text: urls.is_new(urls.parse_url(text))
+        for text in (
+            "sqlite://",
+            f"sqlite:///{tmp_path}/new.db",
+            f"sqlite:///{there}",
+            f"sqlite:///{tmp_path}/link.db",
+            f"sqlite:///file:{there}?uri=true",
+            "postgresql://h/d",
+        )
+    }
+    assert list(found.values()) == [True, True, False, False, False, False]
+
+
+@pytest.mark.parametrize("is_theirs", [False, True])
+def test_the_log_is_begun_without_flushing_only_where_nothing_is(path, is_theirs):
+    """A database of another program is flushed in full when its journal is exchanged for a write-ahead log."""
+    if is_theirs:
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute("CREATE TABLE theirs (x)")
+    told = []
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.set_trace_callback(told.append)
+        engines._use_wal(connection, 10, "NORMAL")
+        engines._use_wal(connection, 10, "NORMAL")
+    assert told.count("PRAGMA journal_mode=WAL") == 1
+    assert ("PRAGMA synchronous=NORMAL" in told) is not is_theirs
 
 
 def test_tables_of_an_older_version_get_those_that_are_new(path, database):
@@ -500,9 +550,9 @@ def test_changing_to_wal_is_tried_again():
         def fetchone(self):
             return ("delete",)
 
-    engines._use_wal(Busy(3), timeout_s=10)
+    engines._use_wal(Busy(3), 10, "NORMAL")
     with pytest.raises(sqlite3.OperationalError):
-        engines._use_wal(Busy(10**9), timeout_s=0.01)
+        engines._use_wal(Busy(10**9), 0.01, "NORMAL")
 
 
 @pytest.mark.parametrize(

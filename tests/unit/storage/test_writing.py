@@ -178,6 +178,18 @@ class TestFlushing:
         storage.put("a/b/y", [b"1"], size=1)
         assert recorder.calls[3:] == ["fsync folder b", "fsync folder a"]
 
+    def test_folder_made_by_another_above_one_of_ours(self, tmp_path, monkeypatch):
+        """The name of a folder that somebody else has made is flushed too, when we make the one below it."""
+        (tmp_path / "a").mkdir()
+        storage = LocalStorage(tmp_path)
+        recorder = Recorder(monkeypatch)
+        storage.put("a/b/x", [b"1"], size=1, parents=True)
+        assert recorder.calls[:3] == ["mkdir", "fsync folder a", f"fsync folder {tmp_path.name}"]
+        assert recorder.calls[-1] == "fsync folder b"
+        recorder.calls.clear()
+        storage.put("a/b/y", [b"1"], size=1)
+        assert recorder.calls[3:] == ["fsync folder b"]
+
     def test_flush_later(self, tmp_path, monkeypatch):
         """Names are left for one flush that visits each folder once."""
         storage = LocalStorage(tmp_path)
