@@ -143,11 +143,11 @@ class Uploader:
             raise DanglingReferenceError(f"Blob {reference.key} is gone from {self.storage.url}: nothing is to upload.")
         if source.size <= _HELD:
             view = source.read(0, source.size)
+            digest = f"sha256:{sha256_of([view])}"  # first: what is not in memory yet is read by all threads
             # One at a time: of a pack it is thousands of small steps, and threads that do such steps together spend
             # more time on handing the interpreter's lock around than on them.  Others hash and write meanwhile.
             with self._comparing:
                 require_intact(_InMemory(reference.key, view), reference)
-            digest = f"sha256:{sha256_of([view])}"
             return Pointer(digest, reference.size, reference.digest, ()), Held(view)
         require_intact(source, reference)
         digest = f"sha256:{sha256_of(pieces(source))}"
