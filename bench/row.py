@@ -38,17 +38,24 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Target:
-    """What is wanted of our figure: at most `factor` times that of `reference`, or at most `seconds`."""
+    """What is wanted of our figure: at most `factor` times that of `reference`, or at most `seconds`.
+
+    The figure of the reference is that of the same label, or of `reference_label`.
+    """
 
     label: str
     reference: str = ""
     factor: float = 0.0
     seconds: float = 0.0
     contestant: str = OURS
+    reference_label: str = ""
 
     def text(self) -> str:
         """Say it."""
-        return f"≤ {self.factor:g} × {self.reference}" if self.reference else f"≤ {self.seconds * 1000:g} ms"
+        if not self.reference:
+            return f"≤ {self.seconds * 1000:g} ms"
+        what = f"{self.reference}, {self.reference_label}" if self.reference_label else self.reference
+        return f"≤ {self.factor:.4g} × {what}"
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ class Figures:
 
     def reference(self, label: str) -> Figure | None:
         """Return what the others are compared with."""
-        target = next((t for t in self.row.targets if t.label == label and t.reference), None)
+        target = next((t for t in self.row.targets if t.label == label and t.reference and not t.reference_label), None)
         return self.found.get((label, target.reference)) if target else None
 
     def reached(self, target: Target) -> float | None:
@@ -104,7 +104,7 @@ class Figures:
             return None
         if not target.reference:
             return ours.median
-        reference = self.found.get((target.label, target.reference))
+        reference = self.found.get((target.reference_label or target.label, target.reference))
         return ratio(ours, reference) if reference and reference.seconds else None
 
 
