@@ -20,7 +20,7 @@ REMEDIES = {
     "corrupt blob": _RESTORE,
     "dangling reference": "Restore the file from a copy of the store, or persist the experiment without the value.",
     "dead claim": "Use sweep(dry_run=False), which gives the name free.",
-    "dead intent": "Open a session, or use sweep(): both finish the work of a writer that died, unless more is said before.",
+    "dead intent": "Open a session, or use sweep(): both finish what a dead writer has begun, unless more is said.",
     "foreign file": "Move it out of the store; sweep leaves it alone.",
     "index drift": "If the files are as they should be, use rebuild_index(); if files were lost, restore them first.",
     "leftover": _SWEEP,
