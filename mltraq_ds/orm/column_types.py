@@ -15,7 +15,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from mltraq_ds.orm.mariadb import is_mariadb
 
-__all__ = ["JsonText", "UtcDateTime"]
+__all__ = ["WRITERS", "JsonText", "UtcDateTime", "read_time"]
 
 
 def _to_json_text(value: object) -> str | None:
@@ -74,14 +74,31 @@ class UtcDateTime(TypeDecorator[datetime]):
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Refuse times without a zone: nobody would know which instant was meant."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError(f"The time {value} has no time zone; use datetime.now(UTC).")
-        return value.astimezone(UTC)
+        return None if value is None else _in_utc(value)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Give every time its zone back."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        return None if value is None else _with_zone(value)
+
+
+def _in_utc(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        raise ValueError(f"The time {value} has no time zone; use datetime.now(UTC).")
+    return value.astimezone(UTC)
+
+
+def _with_zone(value: datetime) -> datetime:
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _to_time_text(value: datetime | None) -> str | None:
+    return None if value is None else _in_utc(value).replace(tzinfo=None).isoformat(" ", "microseconds")
+
+
+def read_time(value: datetime | str | None) -> datetime | None:
+    """Return an instant from what a statement run as text gave: SQLite keeps times as text."""
+    return _with_zone(datetime.fromisoformat(value)) if isinstance(value, str) else value
+
+
+#: What is made of a value for SQLite, by the type of its column, as SQLAlchemy would.
+WRITERS: dict[type, Callable[[Any], Any]] = {JsonText: _to_json_text, UtcDateTime: _to_time_text}

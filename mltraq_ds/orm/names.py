@@ -14,6 +14,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from mltraq_ds.errors import ConcurrentPersistError, ExperimentExistsError
+from mltraq_ds.orm.column_types import read_time
+from mltraq_ds.orm.prepared import Prepared, insert
 from mltraq_ds.orm.rows import NameClaim, name_key
 from mltraq_ds.orm.tables import names
 
@@ -32,9 +34,20 @@ _SELECT = sa.select(
     names.c.claim_intent,
     names.c.claimed_at,
 ).where(_KEY)
-_SELECT_LOCKED = _SELECT.with_for_update()
-_INSERT = names.insert()
+_FIND = Prepared(
+    _SELECT,
+    "SELECT mltraq_names.name, mltraq_names.store_id, mltraq_names.id_experiment, mltraq_names.claimed_by, "
+    "mltraq_names.claim_intent, mltraq_names.claimed_at FROM mltraq_names WHERE mltraq_names.name_key = :key",
+)
+_FIND_LOCKED = Prepared(_SELECT.with_for_update(), _FIND.text)  # whoever writes to SQLite has locked all of it
+_INSERT = insert(names)
 _UPDATE = names.update().where(_KEY)
+_SETTLE = Prepared(
+    names.update().where(_KEY),
+    "UPDATE mltraq_names SET store_id=:store_id, id_experiment=:id_experiment, claimed_by=:claimed_by, "
+    "claim_intent=:claim_intent, claimed_at=:claimed_at WHERE mltraq_names.name_key = :key",
+    ["store_id", "id_experiment", "claimed_by", "claim_intent", "claimed_at"],
+)
 _DELETE = names.delete().where(_KEY)
 _DELETE_OWNED = names.delete().where(_OWNED, names.c.claim_intent.is_(None))
 _DISOWN = names.update().where(_OWNED).values(id_experiment=None)
@@ -44,9 +57,11 @@ _VOID = names.update().where(_CLAIMED).values(_UNCLAIMED)
 
 def find(connection: Connection, name: str, *, lock: bool = False) -> NameClaim | None:
     """Return the row of a name; with `lock` nobody else changes it until the transaction ends."""
-    is_locked = lock and connection.dialect.name != "sqlite"  # whose writers lock all; one statement less to compile
-    row = connection.execute(_SELECT_LOCKED if is_locked else _SELECT, {"key": name_key(name)}).one_or_none()
-    return None if row is None else NameClaim(*row)
+    row = (_FIND_LOCKED if lock else _FIND).run(connection, {"key": name_key(name)}).one_or_none()
+    if row is None:
+        return None
+    columns = row._asdict()
+    return NameClaim(**{**columns, "claimed_at": read_time(columns["claimed_at"])})
 
 
 def try_claim(
@@ -67,7 +82,8 @@ def try_claim(
         "claimed_at": datetime.now(UTC),
     }
     if met is None:
-        connection.execute(_INSERT, {**values, "name_key": name_key(wanted.name), "name": wanted.name})
+        row = {**values, "id_experiment": None, "name_key": name_key(wanted.name), "name": wanted.name}
+        _INSERT.run(connection, row)
         return None
     if met.id_experiment is not None:
         _refuse_other_owner(met, wanted, replacing)
@@ -131,9 +147,9 @@ def give(connection: Connection, met: NameClaim | None, name: str, store_id: str
     """
     values: dict[str, object] = {"store_id": store_id, "id_experiment": owner}
     if met is None:
-        connection.execute(_INSERT, {**values, "name_key": name_key(name), "name": name})
+        _INSERT.run(connection, {**values, **_UNCLAIMED, "name_key": name_key(name), "name": name})
     elif holds:
-        connection.execute(_UPDATE, {**values, **_UNCLAIMED, "key": name_key(name)})
+        _SETTLE.run(connection, {**values, **_UNCLAIMED, "key": name_key(name)})
     elif met.id_experiment is None and met.store_id == store_id:
         connection.execute(_UPDATE, {**values, "key": name_key(name)})
 

@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from mltraq_ds.orm.prepared import Prepared
 from mltraq_ds.orm.rows import BlobRow, IndexedExperiment, name_key
 from mltraq_ds.orm.tables import CURRENT, blobs, experiments, runs, stores
 
@@ -55,12 +56,15 @@ _BLOB_PAGE = (
 )
 _GENERATIONS = sa.select(_e.id_experiment, _e.generation).where(_OF_STORE, _e.state == CURRENT)
 #: The row of a store: one statement for all who ask, since compiling one takes longer than asking.
-STORE = sa.select(stores.c.indexed_at).where(stores.c.store_id == sa.bindparam("of_store"))
+STORE = Prepared(
+    sa.select(stores.c.indexed_at).where(stores.c.store_id == sa.bindparam("of_store")),
+    "SELECT mltraq_stores.indexed_at FROM mltraq_stores WHERE mltraq_stores.store_id = :of_store",
+)
 
 
 def is_indexed(connection: Connection, store_id: str) -> bool:
     """Tell whether somebody has read in the whole store."""
-    return connection.execute(STORE, {"of_store": store_id}).scalar() is not None
+    return STORE.run(connection, {"of_store": store_id}).scalar() is not None
 
 
 def by_id(connection: Connection, store_id: str, id_experiment: str) -> IndexedExperiment | None:

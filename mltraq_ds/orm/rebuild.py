@@ -14,6 +14,7 @@ from mltraq_ds.ids import escape_name
 from mltraq_ds.orm import statements
 from mltraq_ds.orm.database import Database
 from mltraq_ds.orm.mariadb import is_mariadb
+from mltraq_ds.orm.prepared import insert
 from mltraq_ds.orm.rows import BlobRow, ExperimentRow, RunRow, name_key
 from mltraq_ds.orm.tables import CURRENT, experiments, names
 
@@ -27,7 +28,7 @@ _OF_STORE = _e.store_id == sa.bindparam("of_store")
 _VERSIONS = sa.select(_e.id_experiment, _e.generation, _e.state, _e.persisted_at).where(_OF_STORE)
 _VERSION = _VERSIONS.where(_e.id_experiment == sa.bindparam("id"))
 _DELETE = experiments.delete().where(_OF_STORE, _e.id_experiment == sa.bindparam("id"))
-_INSERT = experiments.insert()
+_INSERT = insert(experiments)
 _n = names.c
 _NAMES: sa.Select[Any] = sa.select(_n.name_key, _n.store_id, _n.id_experiment, _n.claim_intent)
 _NAMES_OWNED = _NAMES.where(_n.store_id == sa.bindparam("of_store"), _n.id_experiment == sa.bindparam("owner"))
@@ -130,7 +131,7 @@ def _replace(
     if drop:
         connection.execute(_DELETE, drop)
     if written:
-        connection.execute(_INSERT, [statements.experiment_values(store_id, entry[0]) for entry in written])
+        _INSERT.run(connection, [statements.experiment_values(store_id, entry[0]) for entry in written])
         statements.insert_parts(connection, store_id, ((e.id_experiment, runs, blobs) for e, runs, blobs in written))
         statements.insert_documents(connection, store_id, (entry[0] for entry in written))
     _give_names(connection, store_id, [entry[0] for entry in written], gone, now, scope)

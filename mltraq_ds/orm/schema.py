@@ -11,6 +11,7 @@ from mltraq_ds.orm import tables
 from mltraq_ds.orm.ddl import SQLITE
 from mltraq_ds.orm.failures import is_missing_table
 from mltraq_ds.orm.mariadb import is_mariadb, lock_schema, table_text
+from mltraq_ds.orm.prepared import insert
 from mltraq_ds.orm.urls import is_new
 
 __all__ = ["SCHEMA_VERSION", "ensure_schema", "read_version"]
@@ -19,6 +20,7 @@ SCHEMA_VERSION = 3  # 2: mltraq_artifacts; 3: mltraq_records, mltraq_documents
 
 # A table and not SQLite's `user_version`: a database shared with other programs has one of those, and it is theirs.
 _READ = "SELECT version FROM mltraq_schema_version"
+_INSERT = insert(tables.schema_version)
 _LOCK_NUMBER = 0x6D6C7472  # "mltr": the lock is shared with nobody else in the database
 
 
@@ -75,7 +77,7 @@ def _create(connection: Connection) -> int:
     version: int | None = connection.exec_driver_sql(_READ).scalar()
     if version is None:
         version = SCHEMA_VERSION
-        connection.execute(tables.schema_version.insert(), {"version": version})
+        _INSERT.run(connection, {"version": version})
     elif version < SCHEMA_VERSION:
         version = SCHEMA_VERSION
         connection.execute(tables.schema_version.update(), {"version": version})

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from mltraq_ds.orm import names
+from mltraq_ds.orm.prepared import Prepared, insert
 from mltraq_ds.orm.queries import STORE
 from mltraq_ds.orm.rows import BlobRow, ExperimentRow, RunRow, name_key
 from mltraq_ds.orm.single_rows import CollectedRow, DocumentRow, SingleRow, digest_key
@@ -35,8 +36,12 @@ _CHUNK = 5000
 
 _e = experiments.c
 _THIS = (_e.store_id == sa.bindparam("of_store")) & (_e.id_experiment == sa.bindparam("id"))
-_STATE: sa.Select[Any] = sa.select(_e.generation, _e.state, _e.name_key).where(_THIS).with_for_update()
-_INSERT = experiments.insert()
+_STATE = Prepared(
+    sa.select(_e.generation, _e.state, _e.name_key).where(_THIS).with_for_update(),
+    "SELECT mltraq_experiments.generation, mltraq_experiments.state, mltraq_experiments.name_key "
+    "FROM mltraq_experiments WHERE mltraq_experiments.store_id = :of_store AND mltraq_experiments.id_experiment = :id",
+)
+_INSERT = insert(experiments)
 _UPDATE = experiments.update().where(_THIS)
 _PARTS = tuple(
     part.delete().where(part.c.store_id == sa.bindparam("of_store"), part.c.id_experiment == sa.bindparam("id"))
@@ -49,14 +54,14 @@ _SINGLES: sa.Select[Any] = sa.select(records.c.run_key, records.c.position, reco
 )
 _DROP_SINGLE = _PARTS[2].where(records.c.run_key == sa.bindparam("key"))
 _DROP_RUN = _PARTS[0].where(runs.c.position == sa.bindparam("at"))
-_INSERT_RUNS = runs.insert()
-_INSERT_BLOBS = blobs.insert()
+_INSERT_RUNS = insert(runs)
+_INSERT_BLOBS = insert(blobs)
 _INSERT_RECORDS = records.insert()
 _INSERT_DOCUMENTS = documents.insert()
 _FORGET = experiments.delete().where(
     _e.store_id == sa.bindparam("of_store"), _e.state == DELETED, _e.persisted_at < sa.bindparam("before")
 )
-_INSERT_STORE = stores.insert()
+_INSERT_STORE = insert(stores)
 _UPDATE_STORE = stores.update().where(stores.c.store_id == sa.bindparam("of_store"))
 
 _EXPERIMENT_COLUMNS = ExperimentRow.__slots__
@@ -72,10 +77,10 @@ def ensure_store(
     connection: Connection, store_id: str, *, url: str | None = None, indexed_at: datetime | None = None
 ) -> None:
     """Have a row for the store; set its URL and the time at which it was read in if given."""
-    is_known = connection.execute(STORE, {"of_store": store_id}).one_or_none() is not None
+    is_known = STORE.run(connection, {"of_store": store_id}).one_or_none() is not None
     if not is_known:
         row = {"store_id": store_id, "url": url or "", "seen_at": datetime.now(UTC), "indexed_at": indexed_at}
-        connection.execute(_INSERT_STORE, row)
+        _INSERT_STORE.run(connection, row)
     elif indexed_at is not None:
         values: dict[str, Any] = {"of_store": store_id, "seen_at": indexed_at, "indexed_at": indexed_at}
         connection.execute(_UPDATE_STORE, values if url is None else {**values, "url": url})
@@ -107,7 +112,7 @@ def insert_parts(
             run_values.append({**common, "position": position, **dict(fields)})
             # Chunks bound the memory of the dictionaries; the texts in them are the caller's.
             if len(run_values) >= _CHUNK:
-                connection.execute(_INSERT_RUNS, run_values)
+                _INSERT_RUNS.run(connection, run_values)
                 run_values = []
             if len(record_values) >= _CHUNK:
                 connection.execute(_INSERT_RECORDS, record_values)
@@ -116,14 +121,14 @@ def insert_parts(
             fields = zip(_BLOB_COLUMNS, _blob_fields(blob), strict=True)
             blob_values.append({**common, "position": position, **dict(fields)})
         if len(blob_values) >= _CHUNK:
-            connection.execute(_INSERT_BLOBS, blob_values)
+            _INSERT_BLOBS.run(connection, blob_values)
             blob_values = []
     if run_values:
-        connection.execute(_INSERT_RUNS, run_values)
+        _INSERT_RUNS.run(connection, run_values)
     if record_values:
         connection.execute(_INSERT_RECORDS, record_values)
     if blob_values:
-        connection.execute(_INSERT_BLOBS, blob_values)
+        _INSERT_BLOBS.run(connection, blob_values)
 
 
 def write(
@@ -159,7 +164,7 @@ def write(
         return False
     values = experiment_values(store_id, experiment)
     if row is None:
-        connection.execute(_INSERT, values)
+        _INSERT.run(connection, values)
     else:
         for statement in _PARTS_OF_VERSION:
             connection.execute(statement, {"of_store": store_id, "id": id_experiment})
@@ -190,7 +195,7 @@ def bury(connection: Connection, store_id: str, id_experiment: str, generation: 
     )
     values = {**experiment_values(store_id, end), "state": DELETED}
     if row is None:
-        connection.execute(_INSERT, values)
+        _INSERT.run(connection, values)
     else:
         _drop_parts(connection, store_id, id_experiment)
         connection.execute(_UPDATE, {**values, "of_store": store_id, "id": id_experiment})
@@ -205,7 +210,7 @@ def forget_deleted(connection: Connection, store_id: str, before: datetime) -> i
 
 
 def _state(connection: Connection, store_id: str, id_experiment: str) -> sa.Row[Any] | None:
-    return connection.execute(_STATE, {"of_store": store_id, "id": id_experiment}).one_or_none()
+    return _STATE.run(connection, {"of_store": store_id, "id": id_experiment}).one_or_none()
 
 
 def _drop_parts(connection: Connection, store_id: str, id_experiment: str) -> None:

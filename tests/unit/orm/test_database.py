@@ -12,14 +12,17 @@ import threading
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 import sqlalchemy as sa
 
 from mltraq_ds.errors import DatabaseUnavailableError, FormatError, MissingExtraError, UsageError
-from mltraq_ds.orm import ddl, engines, models, schema, tables, urls
+from mltraq_ds.orm import ddl, engines, models, names, queries, rebuild, schema, statements, tables, urls
+from mltraq_ds.orm.column_types import WRITERS, JsonText, UtcDateTime, read_time
 from mltraq_ds.orm.database import Database
 from mltraq_ds.orm.index import Index
+from mltraq_ds.orm.prepared import Prepared
 from tests.unit.orm.index_suite import an_experiment, never_asked, race_of_processes, some_blobs, some_runs
 
 
@@ -150,6 +153,43 @@ def test_statements_kept_are_those_rendered():
         return [re.sub(r"\s+", "", statement) for statement in statements]
 
     assert plain(ddl.SQLITE) == plain(schema._render(sa.URL.create("sqlite").get_dialect()()))
+
+
+def _prepared():
+    for module in (names, queries, rebuild, schema, statements):
+        for name, value in vars(module).items():
+            if isinstance(value, Prepared):
+                yield f"{module.__name__}.{name}", value
+
+
+@pytest.mark.parametrize(
+    ("name", "prepared"), list(_prepared()), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_texts_kept_are_those_compiled(name, prepared):
+    """A statement that SQLite gets as text is what SQLAlchemy makes of it, with the same parameters."""
+    dialect = sa.URL.create("sqlite").get_dialect()(paramstyle="named")
+    compiled = prepared.statement.compile(dialect=dialect, column_keys=prepared.columns or None)
+    assert prepared.text.split() == str(compiled).split(), name
+    assert set(re.findall(r"(?<=:)\w+", prepared.text)) == set(compiled.params)
+
+
+def test_values_written_are_those_of_sqlalchemy():
+    """What goes to SQLite beside SQLAlchemy's types is what they would have written, and comes back the same."""
+    dialect = sa.URL.create("sqlite").get_dialect()()
+    stamps = [
+        datetime(1, 1, 1, tzinfo=UTC),
+        datetime(2026, 2, 3, 4, 5, 6, 7, tzinfo=timezone(timedelta(hours=-9, minutes=-30))),
+        datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
+        None,
+    ]
+    bind = UtcDateTime().dialect_impl(dialect).bind_processor(dialect)
+    for stamp in stamps:
+        assert WRITERS[UtcDateTime](stamp) == bind(stamp)
+        assert read_time(bind(stamp)) == stamp
+    with pytest.raises(ValueError, match="no time zone"):
+        WRITERS[UtcDateTime](datetime(2026, 1, 1))
+    for value in ('{"a": 1}', {"a": [1, None]}, None):
+        assert WRITERS[JsonText](value) == JsonText().dialect_impl(dialect).bind_processor(dialect)(value)
 
 
 def test_tables_of_others_stay(path):
