@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from mltraq_ds.errors import UsageError
 from mltraq_ds.objects import Objects
 from mltraq_ds.storage import Storage, open_storage
 
-__all__ = ["Place", "Unreachable", "active", "is_executing", "place_of", "refuse_mix_up", "set_default", "shareable"]
+__all__ = ["Active", "Place", "Unreachable", "is_executing", "place_of", "refuse_mix_up", "set_default", "shareable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +48,21 @@ def set_default(provider: Callable[[], Place], opener: Callable[[str], Storage])
     _open[:] = [opener]
 
 
-@contextmanager
-def active(place: Place | Unreachable) -> Iterator[None]:
-    """Make a place that of the run whose steps or ``with`` block is executing; for `tracking` and nobody else."""
-    token = _CURRENT.set(place)
-    _active.append(place)
-    try:
-        yield
-    finally:
-        _active.remove(place)
-        _CURRENT.reset(token)
+class Active:
+    """Makes a place that of the run whose steps or ``with`` block is executing; for `tracking` and nobody else."""
+
+    __slots__ = ("_place", "_token")
+
+    def __init__(self, place: Place | Unreachable) -> None:
+        self._place = place
+
+    def __enter__(self) -> None:
+        self._token = _CURRENT.set(self._place)
+        _active.append(self._place)
+
+    def __exit__(self, *_: object) -> None:
+        _active.remove(self._place)
+        _CURRENT.reset(self._token)
 
 
 def place_of(store: Any) -> Place:

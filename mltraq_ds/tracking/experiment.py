@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mltraq_ds.bunch import Bunch
@@ -18,6 +18,7 @@ from mltraq_ds.store.layout import now_text
 from mltraq_ds.store.records import ExperimentContent, check_content
 from mltraq_ds.tracking.execution import execute_runs
 from mltraq_ds.tracking.loading import Loading
+from mltraq_ds.tracking.recording import Recording
 from mltraq_ds.tracking.run import Run, Runs, Step, as_steps, copy_run, do_wanted, new_run
 
 if TYPE_CHECKING:
@@ -107,21 +108,18 @@ class Experiment(Loading):
             value = Runs(list(value.values() if isinstance(value, Mapping) else value))
         super().__setattr__(name, value)
 
-    @contextmanager
-    def run(self) -> Iterator[Run]:
+    def run(self) -> AbstractContextManager[Run]:
         """Add a run and give it to a ``with`` block; an error inside is kept as ``run.exception`` and raised."""
-        run = self._new_run()
-        self.runs[run.id_run] = run
-        with run.recording(reraise=True, place=self.session.place):
-            yield run
+        return Recording(lambda: (self._add_run(), self.session.place), reraise=True)
 
-    def _new_run(self, /, **parts: Any) -> Run:
-        return new_run(self.session.new_uuid, self.runs, id_experiment=self.id_experiment, **parts)
+    def _add_run(self, /, **parts: Any) -> Run:
+        run = new_run(self.session.new_uuid, self.runs, id_experiment=self.id_experiment, **parts)
+        self.runs[run.id_run] = run
+        return run
 
     def add_run(self, /, **params: Any) -> Experiment:
         """Add one run with these params; returns the experiment."""
-        run = self._new_run(params=params)
-        self.runs[run.id_run] = run
+        self._add_run(params=params)
         return self
 
     def add_runs(self, /, **grid: Any) -> Experiment:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import traceback
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +11,9 @@ from mltraq_ds import ids
 from mltraq_ds.bunch import Bunch
 from mltraq_ds.errors import RunError, UsageError
 from mltraq_ds.lazy import LazyBunch, copied
-from mltraq_ds.place import Place, Unreachable, active
-from mltraq_ds.store.layout import now_text
+from mltraq_ds.place import Place, Unreachable
 from mltraq_ds.store.records import RunContent
+from mltraq_ds.tracking.recording import Recording
 from mltraq_ds.tracking.table import rows_of, shown
 
 if TYPE_CHECKING:
@@ -130,22 +128,9 @@ class Run:
                     step(self)
         return self
 
-    @contextmanager
-    def recording(self, *, reraise: bool, place: Place | Unreachable | None = None) -> Iterator[Run]:
-        """Note begin, end and failure of what happens inside; DataStoreIO means the store of this run meanwhile."""
-        self.status, self.exception, self.started, self.finished = "running", None, now_text(), None
-        try:
-            with nullcontext() if place is None else active(place):
-                yield self
-            self.status = "success"
-        except Exception as error:  # kept as the run's exception; the other runs go on
-            self.fail(_as_run_error(error))
-            if reraise:
-                raise
-        finally:
-            if self.status == "running":
-                self.status = "failed"  # interrupted by something that is not an error
-            self.finished = now_text()
+    def recording(self, *, reraise: bool, place: Place | Unreachable | None = None) -> Recording[Run]:
+        """Return the ``with`` block in which this run executes."""
+        return Recording(lambda: (self, place), reraise=reraise)
 
     def df(self) -> pd.DataFrame:
         """Return params and fields as a table of one row."""
@@ -187,19 +172,12 @@ class Run:
         return run
 
 
-def _as_run_error(error: Exception) -> RunError:
-    name, text = type(error).__name__, "".join(traceback.format_exception(error))
-    try:
-        message = f"{name}: {error}"
-    except Exception:  # noqa: BLE001 - the text is made by the step's own class; a run must not be lost over it
-        message = f"{name}: its text cannot be made"
-    return RunError(message, name, text)
-
-
 def _bunch(name: str, values: Any) -> LazyBunch:
+    if values is None:
+        return LazyBunch()
     if isinstance(values, LazyBunch) and type(values) is LazyBunch:
         return values
-    if values is not None and not isinstance(values, Mapping):
+    if not isinstance(values, Mapping):
         raise UsageError(
             f"{name} of a run is a dictionary, not a {type(values).__name__}. Use run.{name}.<name> = value."
         )
@@ -266,7 +244,9 @@ class Runs(dict[str, Run]):
 
 def new_run(new_uuid: Callable[[], uuid.UUID], taken: Mapping[str, Run], **parts: Any) -> Run:
     """Return a run with an id that no other run of the experiment has."""
-    return Run(str(ids.fresh_uuid(new_uuid, lambda candidate: str(candidate) in taken)), **parts)
+    while (id_run := str(new_uuid())) in taken:  # a predictable sequence meets ids of earlier processes
+        pass
+    return Run(id_run, **parts)
 
 
 def copy_run(run: Run, id_experiment: str, memo: dict[int, Any]) -> Run:
