@@ -7,6 +7,7 @@ their place, both where a key is made and where it is read back.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import re
@@ -179,7 +180,7 @@ def validate_key(key: str, what: str = "key") -> str:
     InvalidNameError
         If the key could leave the store or names nothing.  Nothing was changed.
     """
-    reason = _reason_against(key)
+    reason = _reason_against(key) if isinstance(key, str) else f"is of type {type(key).__name__}, not str"
     if reason:
         raise InvalidNameError(
             f"The {what} {key!r} is refused because it {reason}. Use a relative name of plain segments joined by '/', "
@@ -188,10 +189,9 @@ def validate_key(key: str, what: str = "key") -> str:
     return key
 
 
+@functools.lru_cache(maxsize=1024)  # the same few keys are asked for many times in a persist
 def _reason_against(key: str) -> str | None:
     # Security rules are marked: each closes a way out of the store.
-    if not isinstance(key, str):
-        return f"is of type {type(key).__name__}, not str"
     if not key:
         return "is empty"  # security: an empty prefix is the whole store
     if key.startswith("/"):

@@ -21,7 +21,8 @@ from mltraq_ds.reference import Reference
 from mltraq_ds.store import claims, follow_up, generations, intents, layout, records, single_records, slots
 from mltraq_ds.store.folder import make_folder, unmake_folder
 from mltraq_ds.store.generations import Generation, Ident, Replaced
-from mltraq_ds.store.intents import Intent, Keeper
+from mltraq_ds.store.intents import Intent
+from mltraq_ds.store.keeper import Keeper
 from mltraq_ds.store.packing import write_group
 from mltraq_ds.store.planned import PlannedBlob
 from mltraq_ds.store.reading import Watch
@@ -122,7 +123,7 @@ class Persist:
             id_experiment=self.content.id_experiment,
             name=self.content.name,
             parent=self.seen.number if self.seen else 0,
-            number=self._next_number(),
+            number=max(generations.numbers(self.storage, self.folder), default=0) + 1,
         )
         with Keeper(self.storage, intent) as keeper:
             is_finished = False
@@ -139,9 +140,6 @@ class Persist:
             follow_up.remove_intent(self.storage, intent, f"The {self.label} is persisted")
         self.on_seam("done")
         return Committed(generation, self.plan.blobs)
-
-    def _next_number(self) -> int:
-        return max(generations.numbers(self.storage, self.folder), default=0) + 1
 
     def _write(self, intent: Intent) -> Generation:
         layout.refuse_moved(self.storage)

@@ -18,7 +18,8 @@ from mltraq_ds.orm.index import Index
 from mltraq_ds.store import generations, layout, single_records
 from mltraq_ds.store.follow_up import remove_intent
 from mltraq_ds.store.generations import Generation
-from mltraq_ds.store.intents import Intent, Keeper, refuse_others
+from mltraq_ds.store.intents import Intent, refuse_others
+from mltraq_ds.store.keeper import Keeper
 from mltraq_ds.store.retire import end_experiment, remove_beside, remove_files
 
 __all__ = ["delete"]

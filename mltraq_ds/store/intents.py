@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from types import TracebackType
 from typing import Any
 
 from mltraq_ds.errors import ConcurrentPersistError, CorruptRecordError, FormatError, KeyMissingError, MltraqDSError
@@ -26,7 +23,7 @@ __all__ = [
     "LEASE_S",
     "SAVE",
     "Intent",
-    "Keeper",
+    "at_work",
     "is_alive",
     "is_surely_dead",
     "list_intents",
@@ -36,7 +33,6 @@ __all__ = [
 ]
 
 LEASE_S = 600.0
-RENEW_S = 60.0
 #: What writers of artifacts are about to do.
 SAVE, DELETE_VERSION = "save", "delete version"
 #: Keys that earlier versions did not write; left out where they say nothing.
@@ -44,8 +40,8 @@ _LATER = ("storage_backend", "place", "store")
 #: In place of a process: the writer has gone on, and somebody has to follow up.
 DONE = "done"
 
-#: The writers at work in this process.  One that an error or Ctrl-C has ended must not keep its name from the next.
-_at_work: set[str] = set()
+#: Ids of writers at work in this process.  One that an error or Ctrl-C ended must not keep its name from the next.
+at_work: set[str] = set()
 
 
 @lru_cache(maxsize=1)
@@ -111,9 +107,26 @@ class Intent:
         """Key of the mark that the writer was taken for dead; apart, because a renewal replaces the intent."""
         return f"{layout.PENDING}/{self.writer}.fenced"
 
+    def to_body(self) -> dict[str, Any]:
+        """Return what is written of it."""
+        return {name: said for name, said in asdict(self).items() if said != "" or name not in _LATER}
+
 
 def _process(pid: int) -> str:
     """Name a process: its id and, where the system tells, its start time, since ids are used again."""
+    return _own_process(pid) if pid == os.getpid() else _look_up(pid)
+
+
+@lru_cache(maxsize=1)
+def _own_process(pid: int) -> str:
+    return _look_up(pid)
+
+
+if hasattr(os, "register_at_fork"):  # a child may get the id of an ancestor that has ended
+    os.register_at_fork(after_in_child=_own_process.cache_clear)
+
+
+def _look_up(pid: int) -> str:
     try:
         with open(f"/proc/{pid}/stat") as file:
             fields = file.read().rpartition(")")[2].split()
@@ -127,7 +140,7 @@ def is_surely_dead(intent: Intent) -> bool:
     if intent.process == DONE:
         return True
     if intent.machine == this_machine() and intent.process == _process(os.getpid()):
-        return intent.writer not in _at_work
+        return intent.writer not in at_work
     return has_ended(intent.machine, intent.process)
 
 
@@ -233,67 +246,3 @@ def refuse_others(storage: Storage, mine: Intent) -> None:
 def remove_intent(storage: Storage, intent: Intent) -> None:
     """Remove an intent: the work is finished or undone."""
     storage.delete(intent.key)
-
-
-class Keeper:
-    """Write an intent and renew it until told to stop, however long it takes; before `RENEW_S` that costs nothing."""
-
-    def __init__(self, storage: Storage, intent: Intent) -> None:
-        self.intent = intent
-        self._storage = storage
-        self._timer: threading.Timer | None = None
-        self._lock = threading.Lock()
-        self._stopped = False
-
-    def update(self, **changes: Any) -> None:
-        """Write a changed intent in place of the present one."""
-        with self._lock:
-            self.intent = replace(self.intent, **changes)
-            self._write()
-
-    def leave(self) -> None:
-        """Note that the writer has gone on and others may finish its work; they find out by themselves if this fails.
-
-        Without the note only this process knows at once, others when it ends.
-        """
-        with suppress(OSError):
-            self.update(process=DONE)
-
-    def _write(self) -> None:
-        body = {name: said for name, said in asdict(self.intent).items() if said != "" or name not in _LATER}
-        data = descriptors.to_bytes("intent", body)
-        self._storage.put(self.intent.key, [data], size=len(data), parents=True, replace=True)
-
-    def _renew(self) -> None:
-        with self._lock:
-            if not self._stopped:
-                try:
-                    self._write()
-                finally:
-                    self._schedule()
-
-    def _schedule(self) -> None:
-        self._timer = threading.Timer(RENEW_S, self._renew)
-        self._timer.daemon = True
-        self._timer.start()
-
-    def __enter__(self) -> Keeper:
-        _at_work.add(self.intent.writer)
-        try:
-            with self._lock:
-                self._write()
-                self._schedule()
-        except BaseException:
-            _at_work.discard(self.intent.writer)
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        # A renewal under way ends first: written after the removal, it would keep a finished intent for ever.
-        with self._lock:
-            self._stopped = True
-            if self._timer:
-                self._timer.cancel()
-        _at_work.discard(self.intent.writer)

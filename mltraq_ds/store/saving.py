@@ -28,7 +28,8 @@ from mltraq_ds.orm.failures import INDEX_ERRORS
 from mltraq_ds.store import intents, layout, records, versions
 from mltraq_ds.store.artifact_rows import row_of
 from mltraq_ds.store.follow_up import remove_intent
-from mltraq_ds.store.intents import Intent, Keeper
+from mltraq_ds.store.intents import Intent
+from mltraq_ds.store.keeper import Keeper
 from mltraq_ds.store.keeping import Kept, make_folder, unmake_folder
 from mltraq_ds.store.packing import write_group
 from mltraq_ds.store.plan import Plan

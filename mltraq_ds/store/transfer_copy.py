@@ -22,7 +22,8 @@ from mltraq_ds.errors import (
 )
 from mltraq_ds.storage.base import Source, Storage
 from mltraq_ds.store import descriptors, generations, intents, layout, run_mapping, single_records
-from mltraq_ds.store.intents import Intent, Keeper
+from mltraq_ds.store.intents import Intent
+from mltraq_ds.store.keeper import Keeper
 from mltraq_ds.store.transfer_plan import Item, Plan
 
 __all__ = ["announced", "check_arrived", "copy", "put_mark"]

@@ -26,7 +26,8 @@ from mltraq_ds.storage.base import Storage
 from mltraq_ds.store import intents, layout, outside, versions
 from mltraq_ds.store.artifact_rows import row_of, update_rows
 from mltraq_ds.store.follow_up import remove_intent
-from mltraq_ds.store.intents import Intent, Keeper
+from mltraq_ds.store.intents import Intent
+from mltraq_ds.store.keeper import Keeper
 from mltraq_ds.store.versions import Version
 
 __all__ = ["delete_version", "finish"]

@@ -20,6 +20,7 @@ from mltraq_ds.errors import ExperimentNotFoundError, RunError
 from mltraq_ds.objects import Objects
 from mltraq_ds.storage import open_storage
 from mltraq_ds.store import generations, intents, layout, reading, slots
+from mltraq_ds.store.keeper import Keeper
 
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -257,7 +258,7 @@ def _write_intent(session):
         process="4711/99",
         created=layout.now_text(),
     )
-    with intents.Keeper(session.storage, intent):
+    with Keeper(session.storage, intent):
         pass
 
 

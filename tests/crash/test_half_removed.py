@@ -16,6 +16,7 @@ from scene import BYSTANDER, SUBJECT, build, find
 
 from mltraq_ds.errors import MltraqDSWarning
 from mltraq_ds.store import generations, intents, retire
+from mltraq_ds.store.keeper import Keeper
 from mltraq_ds.testing import Fail, FaultStorage
 
 
@@ -72,7 +73,7 @@ def test_a_deleter_that_was_overtaken_and_killed(scene, monkeypatch):
     intent = intents.Intent(
         writer="deleter", action="delete", id_experiment=experiment.id_experiment, name=SUBJECT, parent=0, number=1
     )
-    with intents.Keeper(storage, intent):
+    with Keeper(storage, intent):
         pass
     session = scene.session()
     assert find(session, SUBJECT) is None

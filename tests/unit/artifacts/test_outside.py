@@ -24,6 +24,7 @@ from mltraq_ds.errors import (
     UsageError,
 )
 from mltraq_ds.store import RunRecord, SqliteStoreConfig, intents, outside
+from mltraq_ds.store.keeper import Keeper
 from mltraq_ds.testing import FaultStorage, Kill
 from tests.unit.artifacts.test_every_step import Remote, Scene, as_of_an_ended_process
 
@@ -387,7 +388,7 @@ def test_an_intent_of_elsewhere_stays(scene, monkeypatch, other):
     intent = intents.read_intent(storage, f"_pending/{path.name}")
     assert intent.store == storage.url
     changed = {"machine": "other/boot"} if other == "machine" else {"store": ""}
-    keeper = intents.Keeper(storage, intent)
+    keeper = Keeper(storage, intent)
     keeper.update(**changed)
     monkeypatch.setattr(intents, "LEASE_S", -1.0)
     session = swept(scene.enter())

@@ -30,7 +30,8 @@ from mltraq_ds.errors import (
 )
 from mltraq_ds.storage import LocalStorage
 from mltraq_ds.store import layout, versions
-from mltraq_ds.store.intents import Intent, Keeper
+from mltraq_ds.store.intents import Intent
+from mltraq_ds.store.keeper import Keeper
 from mltraq_ds.tracking.default import default_session
 
 WEIGHTS = np.arange(6000, dtype="<f4").reshape(30, 200)

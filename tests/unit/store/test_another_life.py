@@ -9,7 +9,8 @@ from mltraq_ds.errors import ConcurrentPersistError
 from mltraq_ds.storage import LocalStorage
 from mltraq_ds.store import deletion, generations, intents, layout, maintenance, recovery, retire
 from mltraq_ds.store.commit import Persist
-from mltraq_ds.store.intents import LEASE_S, Intent, Keeper
+from mltraq_ds.store.intents import LEASE_S, Intent
+from mltraq_ds.store.keeper import Keeper
 from mltraq_ds.testing import FaultStorage
 
 ID = "00000000-0000-4000-8000-000000000079"

@@ -2,6 +2,8 @@
 
 import errno
 import json
+import os
+import threading
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,6 +18,7 @@ from mltraq_ds.errors import (
     ExperimentNotFoundError,
     KeyMissingError,
     LeftoversWarning,
+    StorageError,
     UnknownOutcomeError,
 )
 from mltraq_ds.orm.rows import NameClaim
@@ -23,7 +26,8 @@ from mltraq_ds.storage import open_storage
 from mltraq_ds.store import claims, deletion, follow_up, generations, intents, layout, recovery, retire, slots, survey
 from mltraq_ds.store.commit import Persist
 from mltraq_ds.store.generations import Generation, Replaced
-from mltraq_ds.store.intents import DONE, LEASE_S, Intent, Keeper
+from mltraq_ds.store.intents import DONE, LEASE_S, Intent
+from mltraq_ds.store.keeper import Keeper
 from mltraq_ds.testing import Fail, FaultStorage, LoseResponse
 
 
@@ -187,7 +191,7 @@ def test_a_writer_elsewhere_lives_while_it_renews(session, old_clock):
 
 def test_the_intent_is_renewed(session, monkeypatch):
     """A long persist renews its intent; afterwards nothing writes it any more."""
-    monkeypatch.setattr(intents, "RENEW_S", 0.02)
+    monkeypatch.setattr("mltraq_ds.store.keeper.RENEW_S", 0.02)
     with Keeper(session.storage, elsewhere()) as keeper:
         before = session.storage.stat(keeper.intent.key).modified
         for _ in range(200):
@@ -407,3 +411,43 @@ def test_a_second_deleter_is_told(session, monkeypatch):
     with pytest.raises(ExperimentNotFoundError, match="deleted by another process"):
         experiment.delete()
     assert intents.list_intents(session.storage) == []
+
+
+def test_a_renewal_that_fails_is_tried_again(session, monkeypatch, caplog):
+    """A storage that does not answer for a while is named in the log, and the intent is renewed when it does again."""
+    monkeypatch.setattr("mltraq_ds.store.keeper.RENEW_S", 0.02)
+    put, failures = session.storage.put, []
+
+    def fail_twice(*args, **kwargs):
+        if threading.current_thread() is not threading.main_thread() and len(failures) < 2:
+            failures.append(args)
+            raise StorageError("It is raining.")
+        return put(*args, **kwargs)
+
+    with Keeper(session.storage, elsewhere()) as keeper:
+        before = session.storage.stat(keeper.intent.key).modified
+        monkeypatch.setattr(session.storage, "put", fail_twice)
+        for _ in range(300):
+            if session.storage.stat(keeper.intent.key).modified > before:
+                break
+            time.sleep(0.01)
+        else:
+            raise AssertionError("not renewed")
+    told = [record.getMessage() for record in caplog.records if keeper.intent.key in record.getMessage()]
+    assert len(told) == len(failures) == 2
+    assert all("It is raining." in text for text in told)
+
+
+def test_a_forked_child_is_another_process(tmp_path):
+    """A child does not take its parent's name for its own."""
+    read_end, write_end = os.pipe()
+    own = intents._process(os.getpid())
+    child = os.fork()
+    if child == 0:
+        os.write(write_end, intents._process(os.getpid()).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(write_end)
+    with open(read_end, "rb") as told:
+        assert told.read().decode().partition("/")[0] == str(child)
+    assert intents._process(os.getpid()) == own != intents._process(os.getppid())

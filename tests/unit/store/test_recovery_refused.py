@@ -12,6 +12,7 @@ from mltraq_ds import create_session
 from mltraq_ds.errors import LeftoversWarning, StorageError
 from mltraq_ds.storage import open_storage
 from mltraq_ds.store import index_lag, intents
+from mltraq_ds.store.keeper import Keeper
 from mltraq_ds.testing import Fail, FaultStorage
 from tests.unit.store.test_recovery import as_dead, elsewhere, make, persist_until
 
@@ -57,7 +58,7 @@ def test_a_fence_that_is_refused(session, tmp_path):
     """The writer is on another machine and may come back: nothing of it is changed, and what was committed is read."""
     make(session).persist()
     away = elsewhere(id_experiment="somewhere")
-    with intents.Keeper(session.storage, away):
+    with Keeper(session.storage, away):
         pass
     storage = open_storage(tmp_path / "store")
     os.utime(tmp_path / "store" / away.key, (0, 0))

@@ -15,7 +15,8 @@ from mltraq_ds.orm.index import Index
 from mltraq_ds.storage import LocalStorage
 from mltraq_ds.store import commit, deletion, layout, moving, saving, version_deletion
 from mltraq_ds.store.files import FileStore
-from mltraq_ds.store.intents import Intent, Keeper, list_intents, remove_intent
+from mltraq_ds.store.intents import Intent, list_intents, remove_intent
+from mltraq_ds.store.keeper import Keeper
 from mltraq_ds.store.moving import move
 from mltraq_ds.store.types import RunRecord
 from mltraq_ds.testing import Fail, FaultStorage
