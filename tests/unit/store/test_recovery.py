@@ -5,6 +5,7 @@ import json
 import os
 import threading
 import time
+import warnings
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -438,11 +439,13 @@ def test_a_renewal_that_fails_is_tried_again(session, monkeypatch, caplog):
     assert all("It is raining." in text for text in told)
 
 
-def test_a_forked_child_is_another_process(tmp_path):
+def test_a_forked_child_is_another_process():
     """A child does not take its parent's name for its own."""
     read_end, write_end = os.pipe()
     own = intents._process(os.getpid())
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads: the child only writes and ends
+        child = os.fork()
     if child == 0:
         os.write(write_end, intents._process(os.getpid()).encode())
         os._exit(0)
