@@ -16,6 +16,24 @@ for _name in [name for name in os.environ if name.startswith("MLTRAQ_DS_") and "
     del os.environ[_name]
 
 
+#: They run the same code ten thousand times over, which takes three times as long while coverage is measured.
+_NOT_MEASURED = ("concurrency", "crash", "model")
+
+
+def pytest_collection_modifyitems(items):
+    """Leave the repetitive tests out of the coverage, themselves and the processes that they start."""
+    for item in items:
+        if item.path.parent.name in _NOT_MEASURED:
+            item.add_marker("no_cover")
+
+
+@pytest.fixture(autouse=True)
+def _children_as_measured(request, monkeypatch):
+    """Have processes that a test starts measured only if it is."""
+    if request.node.get_closest_marker("no_cover"):
+        monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+
+
 @pytest.fixture(autouse=True)
 def _fresh_globals():
     """Reset the only process-wide state there is: options that were set, and the sequence of ids."""
