@@ -19,11 +19,14 @@ def session(work: Work, *, is_durable: bool = True, verify: str = "crc") -> Any:
 
 
 def warm_session(work: Work, *, is_durable: bool = True) -> Any:
-    """Return a session whose store and database exist: what they cost is a row of its own."""
+    """Return a session whose store and database exist, and what it imports: what they cost is a row of its own."""
+    from mltraq_ds import DataStore
+
     ours = session(work, is_durable=is_durable)
     first = ours.create_experiment("first")
     with first.run() as run:
         run.fields.value = 1.0
+        run.fields.ds = DataStore(value=[1.0])
     first.persist()
     return ours
 
