@@ -180,7 +180,10 @@ def validate_key(key: str, what: str = "key") -> str:
     InvalidNameError
         If the key could leave the store or names nothing.  Nothing was changed.
     """
-    reason = _reason_against(key) if isinstance(key, str) else f"is of type {type(key).__name__}, not str"
+    if type(key) is str and len(key) <= MAX_KEY_BYTES:
+        reason = _known_reason_against(key)
+    else:
+        reason = _reason_against(key)
     if reason:
         raise InvalidNameError(
             f"The {what} {key!r} is refused because it {reason}. Use a relative name of plain segments joined by '/', "
@@ -189,9 +192,10 @@ def validate_key(key: str, what: str = "key") -> str:
     return key
 
 
-@functools.lru_cache(maxsize=1024)  # the same few keys are asked for many times in a persist
 def _reason_against(key: str) -> str | None:
     # Security rules are marked: each closes a way out of the store.
+    if not isinstance(key, str):
+        return f"is of type {type(key).__name__}, not str"
     if not key:
         return "is empty"  # security: an empty prefix is the whole store
     if key.startswith("/"):
@@ -218,6 +222,10 @@ def _reason_against(key: str) -> str | None:
     if len(encoded) > MAX_KEY_BYTES or any(len(segment.encode()) > 255 for segment in segments):
         return f"is longer than {MAX_KEY_BYTES} bytes (255 a segment)"
     return None
+
+
+# The same few keys are asked for many times in a persist.  Only plain, short ones: what is known is kept alive.
+_known_reason_against = functools.lru_cache(maxsize=1024)(_reason_against)
 
 
 def join_key(segments: Iterable[str]) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable
-from contextvars import ContextVar
+from contextlib import suppress
+from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,14 +56,18 @@ class Active:
 
     def __init__(self, place: Place | Unreachable) -> None:
         self._place = place
+        self._token: Token[Place | Unreachable | None] | None = None
 
     def __enter__(self) -> None:
-        self._token = _CURRENT.set(self._place)
         _active.append(self._place)
+        self._token = _CURRENT.set(self._place)
 
     def __exit__(self, *_: object) -> None:
-        _active.remove(self._place)
-        _CURRENT.reset(self._token)
+        with suppress(ValueError):  # interrupted before it was there
+            _active.remove(self._place)
+        token, self._token = self._token, None
+        if token is not None:
+            _CURRENT.reset(token)
 
 
 def place_of(store: Any) -> Place:

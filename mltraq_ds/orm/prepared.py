@@ -16,6 +16,9 @@ from mltraq_ds.orm.column_types import WRITERS
 
 __all__ = ["Prepared", "insert"]
 
+# Those that are Python's `sqlite3` and take named parameters.
+_DRIVERS = ("pysqlite", "pysqlcipher")
+
 
 class Prepared:
     """A statement, and its text for SQLite.
@@ -46,7 +49,8 @@ class Prepared:
         self, connection: Connection, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]]
     ) -> CursorResult[Any]:
         """Run it once, or for each mapping of a sequence."""
-        if connection.dialect.name != "sqlite":
+        dialect = connection.dialect
+        if dialect.name != "sqlite" or dialect.driver not in _DRIVERS:
             return connection.execute(self.statement, parameters)
         if isinstance(parameters, Mapping):
             return connection.exec_driver_sql(self.text, self._written(parameters))
@@ -54,8 +58,13 @@ class Prepared:
 
     def _written(self, row: Mapping[str, Any]) -> dict[str, Any]:
         written = dict(row)
-        for name, write in self._writers:
-            written[name] = write(written[name])
+        try:
+            for name, write in self._writers:
+                written[name] = write(written[name])
+        except (ArithmeticError, TypeError, ValueError) as error:
+            # What SQLAlchemy makes of it, so that callers need not know who converts.
+            text = f"({type(error).__name__}) {error}"
+            raise sa.exc.StatementError(text, self.text, None, error, hide_parameters=True) from error
         return written
 
 

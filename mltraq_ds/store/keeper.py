@@ -55,16 +55,24 @@ class Keeper:
                     if not self._stopped.is_set():
                         self._write()
             except Exception as error:  # noqa: BLE001 - whatever it is, the next time may be better
-                _LOG.warning("The intent %s was not renewed, and is tried again: %s", self.intent.key, error)
+                with suppress(Exception):  # filters of users
+                    _LOG.warning("The intent %s was not renewed, and is tried again: %s", self.intent.key, error)
+
+    def _start(self) -> None:
+        try:
+            # A `threading.Thread` would be waited for until it runs, in every persist.
+            _thread.start_new_thread(self._keep_renewing, ())
+        except RuntimeError as error:  # too many, or Python is ending: what is short needs no renewal
+            _LOG.warning("The intent %s is not renewed: %s", self.intent.key, error)
 
     def __enter__(self) -> Keeper:
         at_work.add(self.intent.writer)
         try:
             with self._lock:
                 self._write()
-            # A `threading.Thread` would be waited for until it runs, in every persist.
-            _thread.start_new_thread(self._keep_renewing, ())
+            self._start()
         except BaseException:
+            self._stopped.set()
             at_work.discard(self.intent.writer)
             raise
         return self
@@ -73,6 +81,9 @@ class Keeper:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         # A renewal under way ends first: written after the removal, it would keep a finished intent for ever.
-        with self._lock:
-            self._stopped.set()
-        at_work.discard(self.intent.writer)
+        self._stopped.set()
+        try:
+            with self._lock:
+                pass
+        finally:
+            at_work.discard(self.intent.writer)

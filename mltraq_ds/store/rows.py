@@ -92,6 +92,8 @@ def stored_rows(files: Sequence[tuple[str, bytes]], generation: Generation) -> R
 
 def _time(text: str | None) -> datetime | None:
     try:
-        return datetime.fromisoformat(text) if text else None
-    except ValueError:
+        found = datetime.fromisoformat(text) if text else None
+        # Without a zone nobody knows which instant is meant.
+        return None if found is None or found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):
         return None  # for people only; nothing depends on it

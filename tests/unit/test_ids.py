@@ -197,3 +197,27 @@ def test_taken_ids_are_passed_over():
     """Where an id is taken, the next free one is drawn."""
     taken = {uuid.UUID(int=1), uuid.UUID(int=2)}
     assert ids.fresh_uuid(iter([uuid.UUID(int=i) for i in (1, 2, 3, 4)]).__next__, taken.__contains__).int == 3
+
+
+def test_keys_that_are_not_kept(monkeypatch):
+    """What is known of keys is known of short, plain ones only: others would stay in memory, or cannot be looked up."""
+
+    class Unhashable(str):
+        __slots__ = ()
+
+        def __eq__(self, other):
+            return str.__eq__(self, other)
+
+    known = ids._known_reason_against
+    known.cache_clear()
+    assert ids.validate_key(Unhashable("a/b")) == "a/b"
+    with pytest.raises(InvalidNameError, match="'..' as a segment"):
+        ids.validate_key(Unhashable("a/../b"))
+    with pytest.raises(InvalidNameError, match="longer"):
+        ids.validate_key("a" * 10**6)
+    assert known.cache_info().currsize == 0
+    for _ in range(2):
+        assert ids.validate_key("a/b") == "a/b"
+        with pytest.raises(InvalidNameError):
+            ids.validate_key("a/../b")
+    assert known.cache_info().currsize == 2

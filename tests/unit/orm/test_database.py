@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import dataclasses
 import gc
 import os
 import pickle
@@ -190,6 +191,15 @@ def test_values_written_are_those_of_sqlalchemy():
         WRITERS[UtcDateTime](datetime(2026, 1, 1))
     for value in ('{"a": 1}', {"a": [1, None]}, None):
         assert WRITERS[JsonText](value) == JsonText().dialect_impl(dialect).bind_processor(dialect)(value)
+
+
+def test_a_value_that_cannot_be_written_is_an_error_of_sqlalchemy(database):
+    """Callers, who note that the index is behind, need not know who converts; the values are not in the text."""
+    stamp = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=5)))
+    experiment = dataclasses.replace(an_experiment(), created_at=stamp)
+    with pytest.raises(sa.exc.StatementError, match="OverflowError"):
+        Index(database, "s").write(experiment)
+    assert Index(database, "s").ls() == []
 
 
 def test_tables_of_others_stay(path):

@@ -454,3 +454,35 @@ def test_a_forked_child_is_another_process():
     with open(read_end, "rb") as told:
         assert told.read().decode().partition("/")[0] == str(child)
     assert intents._process(os.getpid()) == own != intents._process(os.getppid())
+
+
+def test_no_thread_to_renew_with(session, monkeypatch, caplog):
+    """Where no thread can be started, as when Python ends, what is short is persisted all the same."""
+
+    def refuse(*_):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr("_thread.start_new_thread", refuse)
+    make(session).persist()
+    assert session.load_experiment("e").runs.first().fields.ds.a == 1
+    assert "is not renewed" in caplog.text
+    assert not list(session.storage.list(layout.PENDING))
+
+
+def test_an_interrupted_keeper_ends(session, monkeypatch):
+    """An intent whose writer was interrupted while it began comes back never again."""
+    monkeypatch.setattr("mltraq_ds.store.keeper.RENEW_S", 0.02)
+    start = Keeper._start
+
+    def interrupted(self):
+        start(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Keeper, "_start", interrupted)
+    intent = elsewhere()
+    with pytest.raises(KeyboardInterrupt), Keeper(session.storage, intent):
+        pytest.fail("entered")
+    intents.remove_intent(session.storage, intent)
+    time.sleep(0.1)
+    assert not session.storage.exists(intent.key)
+    assert intent.writer not in intents.at_work

@@ -92,3 +92,20 @@ def test_only_a_run_error_is_the_exception_of_a_run():
     with pytest.raises(UsageError, match=r"not a ValueError\. Use run\.fail\(RunError\('bad', 'ValueError'\)\)"):
         run.exception = ValueError("bad")
     assert run.exception is None
+
+
+@pytest.mark.parametrize("text", ["2026-01-01T00:00:00", "0001-01-01T00:00:00+05:00", "yesterday"])
+def test_times_that_are_none(tmp_path, text):
+    """A time that is no instant is in the record, for people, and keeps neither persist nor rebuild from their work."""
+    url = f"sqlite:///{tmp_path}/times.db"
+    session = create_session(url=url, store=tmp_path / "times")
+    experiment = session.create_experiment("x")
+    with experiment.run() as run:
+        run.fields.a = 1
+    run.started = text
+    experiment.persist()
+    experiment.persist("update")
+    session.rebuild_index()
+    again = create_session(url=url, store=tmp_path / "times").load_experiment("x")
+    assert again.runs.first().started == text
+    assert session.query("SELECT started_at FROM mltraq_runs").started_at.tolist() == [None]
