@@ -190,17 +190,20 @@ def test_a_writer_elsewhere_lives_while_it_renews(session, old_clock):
     assert not intents.is_surely_dead(elsewhere(machine=intents.this_machine(), process="no number"))
 
 
+def wait_for_renewal(storage, key, before):
+    for _ in range(300):
+        if storage.stat(key).modified > before:
+            return
+        time.sleep(0.01)
+    raise AssertionError("not renewed")
+
+
 def test_the_intent_is_renewed(session, monkeypatch):
     """A long persist renews its intent; afterwards nothing writes it any more."""
     monkeypatch.setattr("mltraq_ds.store.keeper.RENEW_S", 0.02)
     with Keeper(session.storage, elsewhere()) as keeper:
         before = session.storage.stat(keeper.intent.key).modified
-        for _ in range(200):
-            if session.storage.stat(keeper.intent.key).modified > before:
-                break
-            time.sleep(0.01)
-        else:
-            raise AssertionError("not renewed")
+        wait_for_renewal(session.storage, keeper.intent.key, before)
     intents.remove_intent(session.storage, keeper.intent)
     time.sleep(0.06)
     assert not session.storage.exists(keeper.intent.key)
@@ -428,12 +431,7 @@ def test_a_renewal_that_fails_is_tried_again(session, monkeypatch, caplog):
     with Keeper(session.storage, elsewhere()) as keeper:
         before = session.storage.stat(keeper.intent.key).modified
         monkeypatch.setattr(session.storage, "put", fail_twice)
-        for _ in range(300):
-            if session.storage.stat(keeper.intent.key).modified > before:
-                break
-            time.sleep(0.01)
-        else:
-            raise AssertionError("not renewed")
+        wait_for_renewal(session.storage, keeper.intent.key, before)
     told = [record.getMessage() for record in caplog.records if keeper.intent.key in record.getMessage()]
     assert len(told) == len(failures) == 2
     assert all("It is raining." in text for text in told)
